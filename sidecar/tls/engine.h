@@ -1,0 +1,99 @@
+// TLS over buffers, no sockets: bytes from the wire in, plain bytes out, and back. BoringSSL underneath.
+//
+// Usage (one per connection):
+//   Engine e(context, Engine::kServer);
+//   e.Feed(wire_in, plain_in);      // consumes wire_in, appends decrypted bytes
+//   e.Seal(plain_out, wire_out);    // consumes plain_out once the handshake is done, appends records
+//   e.Pump(wire_out);               // moves handshake bytes and alerts that are waiting
+//
+// Contexts are immutable and shared between threads (std::shared_ptr); a new certificate is a new context, and
+// connections keep the one they began with. RFC 8446; peer identity after the SPIFFE X.509-SVID standard.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sidecar/base/result.h"
+#include "sidecar/io/buffer.h"
+
+typedef struct ssl_st SSL;
+
+namespace weft::tls {
+
+// What a peer name must match (Envoy's StringMatcher subset for SANs).
+struct SanMatch {
+  enum Kind { kExact, kPrefix, kSuffix, kRegex, kContains } kind = kExact;
+  enum San { kUri, kDns, kAny } san = kUri;
+  std::string value;
+};
+
+struct ContextConfig {
+  std::string certificate_chain_pem, private_key_pem;  // both empty: a client without certificate
+  std::string trusted_ca_pem;                          // empty: the peer is not verified (plain server TLS)
+  std::vector<SanMatch> peer_sans;                     // any must match; empty: any identity under the roots
+  bool require_peer_certificate = false;               // server side
+  std::vector<std::string> alpn;                       // in order of preference
+  std::string sni;                                     // client side
+  uint16_t min_version = 0x0303, max_version = 0x0304; // TLS 1.2 .. 1.3
+  bool spiffe = false;                                 // apply the SVID rules of reliability table 2d to the peer
+};
+
+class Context {
+ public:
+  static base::Result<std::shared_ptr<const Context>> Client(const ContextConfig& config);
+  static base::Result<std::shared_ptr<const Context>> Server(const ContextConfig& config);
+  virtual ~Context() = default;
+};
+
+// Who the peer proved to be.
+struct PeerInfo {
+  std::string spiffe_id;                 // exact URI SAN, empty when none
+  std::vector<std::string> uri_sans, dns_sans;
+  std::string subject, serial_hex, sha256_hex;
+  int64_t not_after_unix_s = 0;
+};
+
+enum class Failure : uint8_t {  // why a handshake or a connection failed; names appear in stats and in "why"
+  kNone, kProtocol, kPeerClosed, kUnknownCa, kExpired, kNotYetValid, kNoCertificate, kSanMismatch, kBadSvid, kAlert, kRevoked,
+};
+std::string_view FailureName(Failure f);
+
+class Engine {
+ public:
+  enum Role { kClient, kServer };
+  Engine(std::shared_ptr<const Context> context, Role role);
+  ~Engine();
+  Engine(const Engine&) = delete;
+
+  enum class State { kHandshake, kOpen, kPeerClosed, kFailed };  // kPeerClosed: close_notify seen, our side may still write
+  State Feed(io::Buffer& wire_in, io::Buffer& plain_in);
+  // Seals as much of plain_out as full records allow (max bytes of plaintext per call to bound work).
+  State Seal(io::Buffer& plain_out, io::Buffer& wire_out, size_t max = 256 * 1024);
+  void Pump(io::Buffer& wire_out);
+  void Close(io::Buffer& wire_out);  // close_notify
+
+  State state() const { return state_; }
+  Failure failure() const { return failure_; }
+  std::string_view failure_detail() const { return detail_; }
+  std::string_view alpn() const;
+  std::string_view sni() const;      // server: what the client named
+  std::string_view version() const;  // "TLSv1.3"
+  std::string_view cipher() const;
+  bool resumed() const;
+  // Set once the handshake is done and the peer showed a certificate; shared by all exchanges of the connection.
+  const std::shared_ptr<const PeerInfo>& peer() const { return peer_; }
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+  State state_ = State::kHandshake;
+  Failure failure_ = Failure::kNone;
+  std::string detail_;
+  std::shared_ptr<const PeerInfo> peer_;
+};
+
+}  // namespace weft::tls
