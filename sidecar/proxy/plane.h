@@ -1,0 +1,87 @@
+// The data plane as the main thread sees it: listening sockets, N workers, and the records they hand back.
+//
+//   DataPlane plane({.workers = 2, .mark = 0x539});
+//   plane.Start();
+//   if (auto s = plane.Publish(snapshot); !s) ...        // binds what is new; an address in use is the error
+//   plane.DrainRecords([&](Record& r) { ... });          // from a timer of the main loop, and when `wake` is called
+//   plane.StartDrain(30 * base::kSecond);                // SIGTERM; then wait until active_connections() is 0
+//   plane.Stop();
+//
+// Threads: all calls are the main thread's. Snapshots are published in order; each worker swaps between turns, and
+// exchanges under way keep the snapshot they began with.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sidecar/base/clock.h"
+#include "sidecar/base/result.h"
+#include "sidecar/proxy/record.h"
+
+namespace weft::model {
+struct ConfigSnapshot;
+}
+
+namespace weft::proxy {
+
+class Worker;
+
+struct PlaneOptions {
+  uint32_t workers = 1;
+  uint32_t mark = 0;                  // SO_MARK of sockets to upstreams; 0: none (needs CAP_NET_ADMIN otherwise)
+  uint64_t max_connections = 0;       // downstream, all workers; 0: 45 % of RLIMIT_NOFILE
+  uint32_t record_ring = 8192;        // finished records each worker may hold for main; a power of two
+  std::string server_name = "envoy";  // "server" response header
+  std::string sidecar_identity;       // for the record's local_identity when the listener has no certificate
+  base::Clock* clock = base::Clock::Real();
+  std::function<void()> wake;         // called from worker threads when a ring is half full: make main drain soon
+};
+
+// A bound, listening descriptor; closed with its last owner.
+struct ListenSocket {
+  int fd = -1;
+  std::string address;  // as bound: "127.0.0.1:15006" with the real port
+  ListenSocket(int f, std::string a) : fd(f), address(std::move(a)) {}
+  ListenSocket(const ListenSocket&) = delete;
+  ~ListenSocket();
+};
+using ListenSockets = std::map<std::string, std::shared_ptr<const ListenSocket>>;  // by listener name
+
+class DataPlane {
+ public:
+  explicit DataPlane(PlaneOptions options);
+  ~DataPlane();
+
+  void Start();
+  // Binds the listeners that are new or moved, then publishes. On error nothing changes (a listener that cannot bind
+  // names itself in the error), so that the update can be refused (NACK).
+  base::Status Publish(std::shared_ptr<const model::ConfigSnapshot> snapshot);
+  // Calls fn for each finished record, oldest first per worker; fn may take its content. Returns how many.
+  size_t DrainRecords(const std::function<void(Record&)>& fn);
+  uint64_t dropped_records() const;  // rings were full
+
+  // Graceful: no new connections are accepted, HTTP/2 gets GOAWAY, HTTP/1 "connection: close", idle ones close;
+  // what is left after deadline_ns is closed hard. Idempotent.
+  void StartDrain(uint64_t deadline_ns);
+  uint64_t active_connections() const;
+  uint64_t active_requests() const;
+  // Stops and joins the workers; open connections are closed.
+  void Stop();
+
+  // The address a listener is bound to ("" unknown): port 0 listeners, /listeners, tests.
+  std::string BoundAddress(const std::string& listener) const;
+  const std::vector<std::unique_ptr<Worker>>& workers() const { return workers_; }
+
+ private:
+  PlaneOptions options_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+  ListenSockets sockets_;
+  bool started_ = false;
+};
+
+}  // namespace weft::proxy

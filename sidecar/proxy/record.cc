@@ -1,0 +1,72 @@
+#include "sidecar/proxy/record.h"
+
+#include <cstring>
+
+namespace weft::proxy {
+namespace {
+
+constexpr std::string_view kShort[] = {
+#define X(id, short_name, long_name) short_name,
+    WEFT_RESPONSE_FLAGS(X)
+#undef X
+};
+constexpr std::string_view kLong[] = {
+#define X(id, short_name, long_name) long_name,
+    WEFT_RESPONSE_FLAGS(X)
+#undef X
+};
+
+std::string Join(uint32_t bits, const std::string_view* names) {
+  std::string out;
+  for (int i = 0; i < static_cast<int>(ResponseFlag::kCount); ++i) {
+    if (!(bits & (1u << i))) continue;
+    if (!out.empty()) out += ',';
+    out += names[i];
+  }
+  return out;
+}
+
+}  // namespace
+
+static_assert(static_cast<int>(ResponseFlag::kCount) <= 32);
+
+std::string_view ShortName(ResponseFlag flag) { return kShort[static_cast<int>(flag)]; }
+std::string_view LongName(ResponseFlag flag) { return kLong[static_cast<int>(flag)]; }
+std::string ResponseFlags::ToString() const { return Join(bits, kShort); }
+std::string ResponseFlags::ToLongString() const { return Join(bits, kLong); }
+
+std::string_view ProtocolText(Protocol p) {
+  switch (p) {
+    case Protocol::kTcp: return "";
+    case Protocol::kHttp10: return "HTTP/1.0";
+    case Protocol::kHttp11: return "HTTP/1.1";
+    case Protocol::kHttp2: return "HTTP/2";
+  }
+  return "";
+}
+
+void Record::Reset() {
+  direction = Direction::kUnspecified;
+  protocol = upstream_protocol = Protocol::kTcp;
+  grpc = websocket = sampled = false;
+  start_unix_ns = 0, duration_ns = 0;
+  request_rx_ns = upstream_tx_ns = upstream_first_rx_ns = response_tx_first_ns = upstream_service_ns = -1;
+  request_bytes = response_bytes = request_header_bytes = response_header_bytes = 0;
+  upstream_tx_bytes = upstream_rx_bytes = 0;
+  memset(trace_id, 0, sizeof trace_id), memset(span_id, 0, sizeof span_id);
+  memset(parent_span_id, 0, sizeof parent_span_id);
+  status = 0, grpc_status = -1, flags.bits = 0, connection_id = 0;
+  policy_revision = config_revision = 0, retries = 0, attempt_count = 0;
+  for (std::string* s :
+       {&request_id, &method, &path, &authority, &user_agent, &detail, &transport_failure, &upstream_transport_failure,
+        &connection_termination, &listener, &filter_chain, &route, &virtual_host, &cluster, &stat_prefix, &upstream_host,
+        &upstream_local, &downstream_remote, &downstream_direct_remote, &downstream_local, &requested_server_name,
+        &tls_version, &tls_cipher, &peer_identity, &peer_subject, &local_identity, &upstream_tls_version,
+        &upstream_peer_identity, &policy, &destination_service, &destination_namespace, &fault}) {
+    s->clear();
+  }
+  request_headers.Clear(), response_headers.Clear(), response_trailers.Clear();
+  access_logs.reset();
+}
+
+}  // namespace weft::proxy

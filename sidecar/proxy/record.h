@@ -1,0 +1,132 @@
+// What is remembered of one finished request or TCP connection: input of the access log, the wide request event, spans.
+//
+// Plain values, so that a record may cross threads. Workers fill a record while the exchange runs and move it into
+// their ring (ring.h); the main thread reads it there. Times are Unix or monotonic nanoseconds, durations are
+// nanoseconds from `start`; -1 means "did not happen". Sizes are bytes on the wire of the message (head and body).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sidecar/http/headers.h"
+
+namespace weft::model {
+struct AccessLogs;  // where the record is to be logged; sidecar/model
+}
+
+namespace weft::proxy {
+
+// Envoy's response flags: bit, short name, long name.
+#define WEFT_RESPONSE_FLAGS(X)                                                                                   \
+  X(kFailedLocalHealthCheck, "LH", "FailedLocalHealthCheck") X(kNoHealthyUpstream, "UH", "NoHealthyUpstream")    \
+  X(kUpstreamRequestTimeout, "UT", "UpstreamRequestTimeout") X(kLocalReset, "LR", "LocalReset")                  \
+  X(kUpstreamRemoteReset, "UR", "UpstreamRemoteReset")                                                           \
+  X(kUpstreamConnectionFailure, "UF", "UpstreamConnectionFailure")                                               \
+  X(kUpstreamConnectionTermination, "UC", "UpstreamConnectionTermination")                                       \
+  X(kUpstreamOverflow, "UO", "UpstreamOverflow") X(kNoRouteFound, "NR", "NoRouteFound")                          \
+  X(kDelayInjected, "DI", "DelayInjected") X(kFaultInjected, "FI", "FaultInjected")                              \
+  X(kRateLimited, "RL", "RateLimited") X(kUnauthorizedExternalService, "UAEX", "UnauthorizedExternalService")    \
+  X(kRateLimitServiceError, "RLSE", "RateLimitServiceError")                                                     \
+  X(kDownstreamConnectionTermination, "DC", "DownstreamConnectionTermination")                                   \
+  X(kUpstreamRetryLimitExceeded, "URX", "UpstreamRetryLimitExceeded") X(kStreamIdleTimeout, "SI", "StreamIdleTimeout") \
+  X(kInvalidEnvoyRequestHeaders, "IH", "InvalidEnvoyRequestHeaders")                                             \
+  X(kDownstreamProtocolError, "DPE", "DownstreamProtocolError")                                                  \
+  X(kUpstreamMaxStreamDurationReached, "UMSDR", "UpstreamMaxStreamDurationReached")                              \
+  X(kDurationTimeout, "DT", "DurationTimeout") X(kUpstreamProtocolError, "UPE", "UpstreamProtocolError")         \
+  X(kNoClusterFound, "NC", "NoClusterFound") X(kOverloadManager, "OM", "OverloadManagerTerminated")              \
+  X(kDnsResolutionFailed, "DF", "DnsResolutionFailed") X(kDropOverload, "DO", "DropOverload")                    \
+  X(kDownstreamRemoteReset, "DR", "DownstreamRemoteReset")
+
+enum class ResponseFlag : uint8_t {
+#define X(id, short_name, long_name) id,
+  WEFT_RESPONSE_FLAGS(X)
+#undef X
+  kCount
+};
+std::string_view ShortName(ResponseFlag flag);
+std::string_view LongName(ResponseFlag flag);
+
+// A set of response flags.
+struct ResponseFlags {
+  uint32_t bits = 0;
+  void Set(ResponseFlag f) { bits |= 1u << static_cast<int>(f); }
+  bool Has(ResponseFlag f) const { return bits & (1u << static_cast<int>(f)); }
+  bool empty() const { return bits == 0; }
+  std::string ToString() const;      // "UF,URX"; "" when empty (the access log prints "-")
+  std::string ToLongString() const;  // "UpstreamConnectionFailure,..."
+};
+
+enum class Protocol : uint8_t { kTcp, kHttp10, kHttp11, kHttp2 };
+std::string_view ProtocolText(Protocol p);  // "HTTP/1.1", "HTTP/2", "" for TCP: Envoy's %PROTOCOL%
+
+enum class Direction : uint8_t { kUnspecified, kInbound, kOutbound };  // the listener's traffic_direction
+
+// One try of the request at one host.
+struct AttemptRecord {
+  std::string endpoint;         // "10.77.0.4:8000", "" when no host was picked
+  std::string workload, version;  // from the endpoint's weft metadata
+  int64_t start_offset_ns = 0, duration_ns = 0, connect_ns = 0;
+  uint32_t status = 0;          // response code, 0 when none came
+  const char* outcome = "";     // static: see telemetry.proto Attempt.outcome
+  std::string detail;
+  bool host_ejected = false, connection_reused = false;
+  uint32_t healthy_hosts = 0, total_hosts = 0;
+  uint64_t active_requests = 0, max_requests = 0;
+};
+
+struct Record {
+  Direction direction = Direction::kUnspecified;
+  Protocol protocol = Protocol::kTcp, upstream_protocol = Protocol::kTcp;
+  bool grpc = false, websocket = false;
+  bool sampled = false;                     // trace: recorded flag of traceparent
+  uint64_t start_unix_ns = 0;
+  int64_t duration_ns = 0;                  // to the last byte of the response
+  int64_t request_rx_ns = -1;               // last request byte received: Envoy's %REQUEST_DURATION%
+  int64_t upstream_tx_ns = -1;              // last request byte handed to the upstream
+  int64_t upstream_first_rx_ns = -1;        // first response byte: %RESPONSE_DURATION%
+  int64_t response_tx_first_ns = -1;        // first response byte handed to the downstream
+  int64_t upstream_service_ns = -1;         // value of x-envoy-upstream-service-time
+  uint64_t request_bytes = 0, response_bytes = 0;            // body bytes: %BYTES_RECEIVED%, %BYTES_SENT%
+  uint64_t request_header_bytes = 0, response_header_bytes = 0;
+  uint64_t upstream_tx_bytes = 0, upstream_rx_bytes = 0;     // body bytes on the upstream side, all attempts
+  std::string request_id, method, path, authority, user_agent;  // path: with query, as the client sent it
+  uint8_t trace_id[16] = {}, span_id[8] = {}, parent_span_id[8] = {};
+  uint32_t status = 0;                      // sent downstream; 0: TCP, or none was sent
+  int32_t grpc_status = -1;                 // -1: none seen
+  ResponseFlags flags;
+  std::string detail;                       // Envoy's %RESPONSE_CODE_DETAILS%
+  std::string transport_failure;            // downstream TLS failure name ("" none): a handshake that was refused
+  std::string upstream_transport_failure;   // of the last attempt that failed in TLS: %UPSTREAM_TRANSPORT_FAILURE_REASON%
+  std::string connection_termination;       // %CONNECTION_TERMINATION_DETAILS%
+  std::string listener, filter_chain, route, virtual_host, cluster;
+  std::string stat_prefix;
+  std::string upstream_host;                // "10.77.0.4:8000": %UPSTREAM_HOST%
+  std::string upstream_local;               // our address of the upstream connection
+  std::string downstream_remote;            // the peer, after x-forwarded-for rules: %DOWNSTREAM_REMOTE_ADDRESS%
+  std::string downstream_direct_remote;     // the socket's peer
+  std::string downstream_local;             // original destination when restored
+  uint64_t connection_id = 0;
+  std::string requested_server_name;        // SNI the client sent
+  std::string tls_version, tls_cipher;      // downstream; "" plaintext
+  std::string peer_identity, peer_subject;  // SPIFFE id / subject of the client's certificate
+  std::string local_identity;               // our own URI SAN on the downstream side when known
+  std::string upstream_tls_version, upstream_peer_identity;
+  std::string policy;                       // RBAC policy name or weft metadata policy that decided
+  uint64_t policy_revision = 0, config_revision = 0;
+  std::string destination_service, destination_namespace;  // from the cluster's weft metadata
+  std::string fault;                        // "delay 100ms", "abort 503"
+  uint32_t retries = 0;
+  uint32_t attempt_count = 0;               // attempts[0..attempt_count) are valid; the rest is memory kept for reuse
+  std::vector<AttemptRecord> attempts;
+  // Only the headers the listener's access logs name, plus nothing else.
+  http::HeaderMap request_headers, response_headers, response_trailers;
+  std::shared_ptr<const model::AccessLogs> access_logs;  // null: not logged
+
+  // Back to the initial state; strings and vectors keep their memory.
+  void Reset();
+};
+
+}  // namespace weft::proxy

@@ -1,0 +1,48 @@
+// One worker thread: a loop, the listeners' acceptors, downstream connections, pools of upstream connections.
+// Workers share nothing mutable but the cells of hosts and clusters (atomics) and their own record ring.
+//
+// Threads: Start, Publish, StartDrain, Stop, records() (consumer side) and the gauges are the main thread's; the rest
+// belongs to the worker's own.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "sidecar/io/loop.h"
+#include "sidecar/proxy/plane.h"
+#include "sidecar/proxy/ring.h"
+
+namespace weft::proxy {
+
+class WorkerCore;  // what lives on the worker's thread: core.h
+
+class Worker {
+ public:
+  Worker(const PlaneOptions& options, uint32_t index);
+  ~Worker();
+
+  void Start();
+  void Publish(std::shared_ptr<const model::ConfigSnapshot> snapshot, ListenSockets sockets);
+  void StartDrain(uint64_t deadline_ns);
+  void Stop();
+
+  Ring<Record>& records() { return records_; }
+  uint64_t active_connections() const { return connections_.load(std::memory_order_relaxed); }
+  uint64_t active_requests() const { return requests_.load(std::memory_order_relaxed); }
+  io::Loop& loop() { return *loop_; }
+  // Tests: run turns of the loop on this thread instead of Start().
+  WorkerCore& core() { return *core_; }
+
+ private:
+  friend class WorkerCore;
+  PlaneOptions options_;
+  uint32_t index_;
+  Ring<Record> records_;
+  std::atomic<uint64_t> connections_{0}, requests_{0};
+  std::unique_ptr<io::Loop> loop_;
+  std::unique_ptr<WorkerCore> core_;
+  std::thread thread_;
+};
+
+}  // namespace weft::proxy
