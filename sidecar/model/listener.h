@@ -37,6 +37,13 @@ struct AccessLog {
   bool not_health_check = false;
 };
 
+// All access logs of one place, shared with finished records.
+struct AccessLogs {
+  std::vector<AccessLog> logs;
+  // Lower-case names of the headers that formats and filters of `logs` refer to: only these are kept in records.
+  std::vector<std::string> request_headers, response_headers, response_trailers;
+};
+
 struct Tracing {
   double client_sampling = 100, random_sampling = 100, overall_sampling = 100;  // percent
   bool verbose = false;
@@ -97,7 +104,7 @@ struct HttpConnectionManager {
   bool stream_error_on_invalid_http = false;
 
   std::optional<Tracing> tracing;
-  std::vector<AccessLog> access_logs;
+  std::shared_ptr<const AccessLogs> access_logs;  // null: none
   std::vector<LocalReplyMapper> local_reply;
 };
 
@@ -109,7 +116,7 @@ struct TcpProxy {
   uint64_t idle_timeout_ns = 3'600'000'000'000;  // 0: none
   uint64_t max_duration_ns = 0;                  // 0: none
   uint32_t max_connect_attempts = 1;
-  std::vector<AccessLog> access_logs;
+  std::shared_ptr<const AccessLogs> access_logs;  // null: none
 };
 
 // What must hold for a connection to take a chain (Envoy's FilterChainMatch); empty lists match anything.
@@ -184,7 +191,7 @@ struct Listener {
   bool continue_on_listener_filters_timeout = false;
   std::optional<uint32_t> max_connections;
   std::string stat_prefix;
-  std::vector<AccessLog> access_logs;
+  std::shared_ptr<const AccessLogs> access_logs;  // null: none
   std::optional<DnsFilter> dns;        // UDP listener
   std::vector<Cluster::SocketOption> socket_options;
   std::string version;                 // of the resource that made it
