@@ -72,6 +72,9 @@ class HeaderMap {
   friend struct Entry;
   static constexpr uint8_t kRemoved = 255;
   struct Span { uint32_t name, name_len, value, value_len; };
+  void SetAt(uint32_t i, std::string_view value);
+  bool IsCustom(uint32_t i, std::string_view lower_name) const;
+
   std::vector<uint8_t> codes_;   // Token, or kRemoved
   std::vector<Span> spans_;      // into text_; name is unused for known tokens
   std::string text_;

@@ -1,0 +1,102 @@
+#include "sidecar/http/ids.h"
+
+#include <sys/random.h>
+
+#include <cstdlib>
+#include <cstring>
+
+namespace weft::http {
+namespace {
+
+// xoshiro256** (Blackman and Vigna, public domain algorithm).
+struct Generator {
+  uint64_t s[4];
+  Generator() {
+    size_t got = 0;
+    while (got < sizeof(s)) {
+      const ssize_t n = getrandom(reinterpret_cast<char*>(s) + got, sizeof(s) - got, 0);
+      if (n > 0) got += static_cast<size_t>(n);
+    }
+  }
+  static uint64_t Rotl(uint64_t x, int k) { return (x << k) | (x >> (64 - k)); }
+  uint64_t Next() {
+    const uint64_t r = Rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
+    s[2] ^= s[0], s[3] ^= s[1], s[1] ^= s[2], s[0] ^= s[3], s[2] ^= t, s[3] = Rotl(s[3], 45);
+    return r;
+  }
+};
+
+int LowerHex(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+bool ParseHex8(std::string_view s, uint8_t& v) {
+  const int hi = LowerHex(s[0]), lo = LowerHex(s[1]);
+  v = static_cast<uint8_t>(hi * 16 + lo);
+  return hi >= 0 && lo >= 0;
+}
+
+constexpr char kHex[] = "0123456789abcdef";
+
+}  // namespace
+
+uint64_t RandomId() {
+  thread_local Generator g;
+  uint64_t v;
+  do v = g.Next(); while (v == 0);
+  return v;
+}
+
+void FormatHex64(uint64_t v, char* out) {
+  for (int i = 15; i >= 0; --i, v >>= 4) out[i] = kHex[v & 15];
+}
+
+bool ParseHex64(std::string_view s, uint64_t& v) {
+  if (s.size() != 16) return false;
+  v = 0;
+  for (const char c : s) {
+    const int d = LowerHex(c);
+    if (d < 0) return false;
+    v = v << 4 | static_cast<uint64_t>(d);
+  }
+  return true;
+}
+
+std::string_view NewUuid4(char (&out)[kUuidLength]) {
+  char hex[32];
+  FormatHex64((RandomId() & ~0xf000ull) | 0x4000, hex);
+  FormatHex64((RandomId() & ~(3ull << 62)) | (2ull << 62), hex + 16);
+  int at = 0;
+  for (int i = 0; i < 32; ++i) {
+    if (i == 8 || i == 12 || i == 16 || i == 20) out[at++] = '-';
+    out[at++] = hex[i];
+  }
+  return {out, sizeof(out)};
+}
+
+std::optional<TraceContext> ParseTraceparent(std::string_view v) {
+  TraceContext c;
+  uint8_t version;
+  if (v.size() < kTraceparentLength || !ParseHex8(v, version) || version == 0xff) return std::nullopt;
+  if (version == 0 ? v.size() != kTraceparentLength : (v.size() > kTraceparentLength && v[kTraceparentLength] != '-')) {
+    return std::nullopt;
+  }
+  if (v[2] != '-' || v[35] != '-' || v[52] != '-') return std::nullopt;
+  if (!ParseHex64(v.substr(3, 16), c.trace_hi) || !ParseHex64(v.substr(19, 16), c.trace_lo)) return std::nullopt;
+  if (!ParseHex64(v.substr(36, 16), c.span_id) || !ParseHex8(v.substr(53, 2), c.flags)) return std::nullopt;
+  if ((c.trace_hi | c.trace_lo) == 0 || c.span_id == 0) return std::nullopt;
+  return c;
+}
+
+std::string_view FormatTraceparent(const TraceContext& c, char (&out)[kTraceparentLength]) {
+  memcpy(out, "00-", 3);
+  FormatHex64(c.trace_hi, out + 3), FormatHex64(c.trace_lo, out + 19);
+  out[35] = '-';
+  FormatHex64(c.span_id, out + 36);
+  out[52] = '-', out[53] = kHex[c.flags >> 4], out[54] = kHex[c.flags & 15];
+  return {out, sizeof(out)};
+}
+
+}  // namespace weft::http
