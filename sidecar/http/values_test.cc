@@ -117,7 +117,7 @@ TEST(Ids, Traceparent) {
   EXPECT_EQ(c->Child().trace_lo, c->trace_lo);
   EXPECT_NE(c->Child().span_id, c->span_id);
   EXPECT_TRUE(ParseTraceparent("cc" + good.substr(2) + "-what-the-future"));
-  for (const std::string bad : {std::string(), good + "-x", "ff" + good.substr(2), "0" + good, "cc" + good.substr(2) + ".x",
+  for (const std::string& bad : {std::string(), good + "-x", "ff" + good.substr(2), "0" + good, "cc" + good.substr(2) + ".x",
                                 std::string("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
                                 std::string("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"),
                                 std::string("00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
