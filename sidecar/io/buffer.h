@@ -18,6 +18,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace weft::io {
 
@@ -82,27 +83,38 @@ class Buffer {
   // Up to max pieces from the front, for writev. Returns how many were filled.
   int Pieces(struct iovec* iov, int max) const;
   std::string ToString() const;
+  // Copies up to n bytes from offset to dst, consuming nothing. Returns how many.
+  size_t CopyOut(size_t offset, char* dst, size_t n) const;
 
   // A writable span of at least min bytes (<= Block::kSize) at the end; Commit(n) appends what was written into it.
   // A Reserve without Commit leaves the content unchanged.
   std::span<char> Reserve(size_t min);
   void Commit(size_t n);
-  // Gives an uncommitted reserved block back when nothing else is held.
+  // Gives an uncommitted reserved block back: an idle connection holds none.
   void ReleaseReserve();
 
  private:
   static constexpr int kInline = 4;
   Slice* at(int i) { return ring_ + ((head_ + i) & (cap_ - 1)); }
   const Slice* at(int i) const { return ring_ + ((head_ + i) & (cap_ - 1)); }
+  static constexpr size_t kTiny = 512;         // smaller pieces are copied rather than pinning a block
+  static constexpr size_t kTailReuse = 2048;   // room worth reading into at the end of the last block
+  static constexpr int kKeepRing = 64;         // an empty buffer keeps a ring up to this size
+  size_t TailRoom() const;
+  bool CopyTiny(std::string_view bytes);
   void Push(Slice s);
+  void PushFront(Slice s);
   void PopFront();
   void Grow();
+  void Steal(Buffer& o);
+  void Free();
 
   Slice inline_[kInline];
   Slice* ring_ = inline_;
   int head_ = 0, count_ = 0, cap_ = kInline;
   size_t size_ = 0;
   Block* reserved_ = nullptr;
+  bool reserve_in_tail_ = false;
 };
 
 }  // namespace weft::io

@@ -20,9 +20,11 @@
 
 namespace weft::io {
 
+// kHangup: the peer closed its side, or the socket is in error; always together with kReadable: read to the end.
 enum : uint32_t { kReadable = 1, kWritable = 2, kHangup = 4 };
 
-// A polled descriptor. Edge-triggered: after kReadable read until EAGAIN (or schedule yourself again).
+// A polled descriptor. Edge-triggered: after kReadable read until EAGAIN (or schedule yourself again). A short read
+// counts as EAGAIN unless kHangup was set too.
 class Handler {
  public:
   virtual void OnReady(uint32_t events) = 0;
@@ -77,7 +79,9 @@ class Loop {
   void Arm(Timer* timer, uint64_t delay_ns);
   void Post(std::function<void()> fn);  // from any thread; runs in the decode beat of a later turn
 
-  struct Stats { uint64_t turns, events, longest_turn_ns, timers_fired, round_limit_hits; };
+  // stalls: turns whose work (without the wait) took longer than kStallNs.
+  struct Stats { uint64_t turns, events, longest_turn_ns, timers_fired, round_limit_hits, stalls, posted; };
+  static constexpr uint64_t kStallNs = 10 * base::kMs;
   const Stats& stats() const { return stats_; }
   // The loop this thread is running, or null.
   static Loop* current();
