@@ -33,6 +33,7 @@ struct Cidr {
   uint8_t bits = 0;  // prefix length, 0..32 or 0..128
 
   static base::Result<Cidr> Make(std::string_view address, uint32_t bits);
+  static Cidr Of(const Ip& ip, uint8_t bits);  // bits must fit the family
   bool Contains(const Ip& ip) const;  // an IPv4-mapped IPv6 address counts as IPv4
   std::string ToString() const;
   bool operator==(const Cidr&) const = default;
