@@ -4,6 +4,32 @@
 // A codec never calls into the proxy except StreamHost::OnNewStream. While Feed() runs it writes what arrived into
 // the Inbound of each stream and lists the stream in ready(); the connection then schedules those exchanges.
 //
+// Heads look the same from both protocols (HTTP/2 form): :method :authority :path (:scheme in HTTP/2; for HTTP/1 the
+// proxy adds it) or :status first, no host, no hop-by-hop fields, content-length as plain digits when it was given.
+// Serialising reads nothing but the parsed fields: framing, connection fields and host are always written anew; a field
+// whose name or value could not stand in a message is dropped and counted.
+//
+// Tunnels, one convention for both protocols:
+//   - A WebSocket request is :method CONNECT, :protocol websocket, :path, :authority (RFC 8441), without kEnd; its
+//     sec-websocket-version, -protocol and -extensions pass through, -key and -accept never appear. Accepting it is a
+//     2xx head with end = false; any other status refuses it. From then on body is the raw byte stream both ways, and
+//     end closes one direction. No content-length, no trailers.
+//   - The HTTP/1 server makes that form from "GET + Upgrade: websocket", answers 101 with the right Sec-WebSocket-Accept
+//     and holds the client's bytes until then. The HTTP/1 client writes the GET with its own key, verifies the 101 and
+//     delivers it as :status 200 with kHead | kUpgraded; a wrong accept or another 2xx is a reset (kProtocol).
+//     HTTP/2 sends it as it is, after the peer's SETTINGS said that it may (until then the stream waits; if it may not:
+//     reset kHttp11Required), and sets kUpgraded with a 2xx head too.
+//   - Plain CONNECT has :method CONNECT and :authority only; a 2xx answer makes a tunnel in the same way.
+//   - Other Upgrade tokens (h2c ...) are stripped: the request goes on as plain HTTP/1.1.
+//
+// A connection's turn:
+//   codec->Feed(in);                                   // also after Consumed()/Release() when `in` still holds bytes
+//   for (Inbound* i : codec->ready()) schedule(i->owner);  codec->ready().clear();
+//   ... exchanges act: SendHead, SendBody, Consumed, Release ...
+//   if (out.size() < mark) codec->Emit(out);           // not while the socket is blocked: this is the back-pressure
+//   for (Inbound* i : codec->writable()) schedule(i->owner);  codec->writable().clear();
+//   if (codec->closed() && out.empty()) close; else if (codec->write_closed() && out.empty()) shutdown(fd, SHUT_WR);
+//
 // Limits and abuse counters live here (Limits, Counters): a peer that exceeds them gets a stream or connection error.
 // Threads: one. Units: bytes. RFC 9110, 9112, 9113, 8441, 6455 (upgrade only).
 #pragma once
@@ -13,6 +39,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sidecar/base/clock.h"
 #include "sidecar/http/headers.h"
 #include "sidecar/io/buffer.h"
 
@@ -37,8 +64,9 @@ struct Inbound {
     kEnd = 4,         // nothing more will come (set together with the last of head/body/trailers)
     kReset = 8,       // the stream died: see reset
     kInterim = 16,    // a 1xx head is in `interim` (100, 103); the proxy clears the bit when it has passed it on
-    kUpgraded = 32,   // HTTP/1: body is now the raw bytes of an upgraded connection (101 / CONNECT 2xx)
-    kMalformed = 64,  // server side: the request is invalid; answer `error_status` with `error_detail`, then close
+    kUpgraded = 32,   // client side: the tunnel stands, body is now raw bytes (WebSocket, CONNECT)
+    kMalformed = 64,  // server side: the request is invalid (kHead may be missing, nothing more will come): answer
+                      // error_status when no response has begun, else Reset(); HTTP/1 closes by itself afterwards
     kGoaway = 128,    // client side: the peer will not process this stream (id above GOAWAY's last id): safe to retry
   };
   uint16_t bits = 0;
@@ -55,6 +83,8 @@ struct Inbound {
 };
 
 // The proxy's answer to "a peer opened a stream": where to put it. Null refuses the stream (REFUSED / 503).
+// It is called with the first byte of a request (so that a deadline for the head can start): bits are 0 until kHead,
+// kMalformed or kReset comes, perhaps in a later Feed().
 class StreamHost {
  public:
   virtual Inbound* OnNewStream(StreamId id) = 0;
@@ -86,7 +116,8 @@ class Codec {
   virtual bool Feed(io::Buffer& in) = 0;
   // The peer closed its sending side. Ends close-delimited messages, resets truncated ones. False: close now.
   virtual bool FeedEof() = 0;
-  // Appends everything there is to send (headers, frames, body allowed by the windows).
+  // Appends what there is to send (headers, frames, body allowed by the windows); stops near 256 KiB at once, with
+  // wants_emit() still true.
   virtual void Emit(io::Buffer& out) = 0;
   // True when Emit would produce bytes.
   virtual bool wants_emit() const = 0;
@@ -104,8 +135,11 @@ class Codec {
   // is listed in writable() when room appears.
   virtual size_t SendRoom(StreamId id) const = 0;
   // n body bytes of the stream have left on the other side: returns flow-control credit (HTTP/2 WINDOW_UPDATE).
+  // HTTP/1: call Feed() again, it may have stopped at max_buffered_per_stream.
   virtual void Consumed(StreamId id, size_t n) = 0;
-  // The owner is done with the stream in both directions; the codec forgets its Inbound.
+  // The owner is done with the stream in both directions; the codec forgets its Inbound (also in ready() and
+  // writable()). What was handed over before is still sent; a direction that was not ended is reset. HTTP/1: call
+  // Feed() again, the next pipelined request may be waiting.
   virtual void Release(StreamId id) = 0;
 
   // --- client
@@ -123,6 +157,7 @@ class Codec {
   virtual size_t active_streams() const = 0;
   virtual bool peer_going_away() const = 0;   // GOAWAY received, or HTTP/1 without keep-alive
   virtual bool closed() const = 0;            // nothing further can be sent or received
+  virtual bool write_closed() const { return false; }  // HTTP/1 tunnel: our direction ended, half-close when flushed
   virtual bool is_http2() const = 0;
   virtual const char* error() const = 0;      // "" when none
 
@@ -136,9 +171,10 @@ class Codec {
   Counters counters_;
 };
 
+// host outlives the codec. clock (null: the system's coarse monotonic one) drives the rate limits of HTTP/2.
 std::unique_ptr<Codec> NewHttp1Server(const Limits& limits, StreamHost* host);
 std::unique_ptr<Codec> NewHttp1Client(const Limits& limits);
-std::unique_ptr<Codec> NewHttp2Server(const Limits& limits, StreamHost* host);
-std::unique_ptr<Codec> NewHttp2Client(const Limits& limits);
+std::unique_ptr<Codec> NewHttp2Server(const Limits& limits, StreamHost* host, base::Clock* clock = nullptr);
+std::unique_ptr<Codec> NewHttp2Client(const Limits& limits, base::Clock* clock = nullptr);
 
 }  // namespace weft::codec
