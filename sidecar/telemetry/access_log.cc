@@ -1,0 +1,163 @@
+#include "sidecar/telemetry/access_log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+namespace weft::telemetry {
+
+struct AccessLogger::File {
+  std::string path, pending;
+  int fd = -1;
+  bool standard = false;  // stdout or stderr: not ours to close
+  ~File() {
+    if (fd >= 0 && !standard) close(fd);
+  }
+};
+
+struct AccessLogger::Compiled {
+  struct Log {
+    const model::AccessLog* config;
+    File* file;
+    Format text;
+    std::vector<std::pair<std::string, Format>> json;  // quoted key
+  };
+  std::vector<Log> logs;
+};
+
+AccessLogger::AccessLogger() : random_(0x9e3779b97f4a7c15) {
+  auto& stats = base::Stats::Get();
+  written_ = stats.Counter("access_log_file.write_completed");
+  failed_ = stats.Counter("access_log_file.write_failed");
+  dropped_ = stats.Counter("access_log_file.write_dropped");
+  buffered_ = stats.Counter("access_log_file.write_buffered");
+}
+
+AccessLogger::~AccessLogger() { Flush(); }
+
+AccessLogger::File* AccessLogger::FileFor(const std::string& path) {
+  auto it = files_.find(path);
+  if (it != files_.end()) return it->second.get();
+  if (files_.size() >= kMaxFiles) return nullptr;
+  auto file = std::make_unique<File>();
+  file->path = path;
+  if (path == "/dev/stdout") file->fd = 1, file->standard = true;
+  if (path == "/dev/stderr") file->fd = 2, file->standard = true;
+  return files_.emplace(path, std::move(file)).first->second.get();
+}
+
+const AccessLogger::Compiled& AccessLogger::CompiledFor(const std::shared_ptr<const model::AccessLogs>& logs) {
+  auto it = compiled_.find(logs);
+  if (it != compiled_.end()) return *it->second;
+  // Configurations that nobody else holds any more will not be seen again.
+  for (auto old = compiled_.begin(); old != compiled_.end();) {
+    if (old->first.use_count() == 1) old = compiled_.erase(old);
+    else ++old;
+  }
+  auto compiled = std::make_unique<Compiled>();
+  for (const model::AccessLog& log : logs->logs) {
+    Compiled::Log c{&log, FileFor(log.path), {}, {}};
+    // The translation has checked the formats; what still fails is left out rather than logged wrongly.
+    if (log.json) {
+      for (const auto& [key, value] : log.json_format) {
+        auto f = Format::Compile(value);
+        std::string quoted;
+        AppendJsonString(key, &quoted);
+        if (f) c.json.emplace_back(std::move(quoted), std::move(*f));
+      }
+    } else {
+      auto f = Format::Compile(log.text_format.empty() ? kDefaultFormat : log.text_format);
+      if (f) c.text = std::move(*f);
+    }
+    compiled->logs.push_back(std::move(c));
+  }
+  return *compiled_.emplace(logs, std::move(compiled)).first->second;
+}
+
+void AccessLogger::Log(const proxy::Record& record) {
+  if (!record.access_logs) return;
+  for (const Compiled::Log& log : CompiledFor(record.access_logs).logs) {
+    const model::AccessLog& c = *log.config;
+    if (!log.file) {
+      base::Cells::Local().Add(dropped_);
+      continue;
+    }
+    if (c.min_status && record.status < *c.min_status) continue;
+    if (c.errors_only && record.flags.empty() && record.status < 400) continue;
+    if (!c.response_flags.empty()) {
+      std::string flags = "," + record.flags.ToString() + ",";
+      if (std::none_of(c.response_flags.begin(), c.response_flags.end(),
+                       [&](const std::string& f) { return flags.find("," + f + ",") != std::string::npos; }))
+        continue;
+    }
+    if (c.min_duration_ns && record.duration_ns < static_cast<int64_t>(*c.min_duration_ns)) continue;
+    if (!model::MatchAll(c.headers, record.request_headers)) continue;
+    if (c.sample) {
+      random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
+      if (!c.sample->Sample(random_)) continue;
+    }
+    std::string& out = log.file->pending;
+    if (out.size() > kMaxPending) {
+      base::Cells::Local().Add(dropped_);
+      continue;
+    }
+    if (c.json) {
+      out += '{';
+      bool first = true;
+      for (const auto& [key, format] : log.json) {
+        if (c.omit_empty_values && format.Missing(record)) continue;
+        if (!first) out += ',';
+        first = false;
+        out += key, out += ':';
+        format.AppendJson(record, &out);
+      }
+      out += "}\n";
+    } else {
+      log.text.Append(record, &out);
+    }
+    base::Cells::Local().Add(buffered_);
+    if (out.size() >= kFlushAt) FlushFile(*log.file);
+  }
+}
+
+void AccessLogger::FlushFile(File& file) {
+  if (file.pending.empty()) return;
+  if (file.fd < 0) {
+    file.fd = open(file.path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
+    if (file.fd < 0) {
+      base::Cells::Local().Add(failed_);
+      return;
+    }
+  }
+  size_t done = 0;
+  while (done < file.pending.size()) {
+    ssize_t n = write(file.fd, file.pending.data() + done, file.pending.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      if (errno != EAGAIN) {
+        base::Cells::Local().Add(failed_);
+        // A file that broke is opened again next time; what it could not take is bounded by kMaxPending.
+        if (!file.standard) close(file.fd), file.fd = -1;
+      }
+      break;
+    }
+    done += static_cast<size_t>(n);
+  }
+  file.pending.erase(0, done);
+  if (done) base::Cells::Local().Add(written_);
+}
+
+void AccessLogger::Flush() {
+  for (auto& [path, file] : files_) FlushFile(*file);
+}
+
+void AccessLogger::Reopen() {
+  Flush();
+  for (auto& [path, file] : files_) {
+    if (!file->standard && file->fd >= 0) close(file->fd), file->fd = -1;
+  }
+}
+
+}  // namespace weft::telemetry

@@ -1,0 +1,150 @@
+#include "sidecar/telemetry/stats_text.h"
+
+#include <re2/re2.h>
+
+#include <cmath>
+#include <map>
+
+#include "sidecar/telemetry/access_log.h"
+
+namespace weft::telemetry {
+
+namespace {
+
+using base::StatKind;
+using base::StatView;
+
+std::string MetricName(std::string_view base) {
+  std::string out = "envoy_";
+  for (char c : base) out += std::isalnum(static_cast<unsigned char>(c)) || c == '_' ? c : '_';
+  return out;
+}
+
+std::string Labels(const StatView& stat) {
+  std::string out;
+  for (const auto& [key, value] : *stat.tags) {
+    if (!out.empty()) out += ',';
+    for (char c : key) out += std::isalnum(static_cast<unsigned char>(c)) || c == '_' ? c : '_';
+    out += "=\"";
+    for (char c : value) {
+      if (c == '\\' || c == '"') out += '\\', out += c;
+      else if (c == '\n') out += "\\n";
+      else out += c;
+    }
+    out += '"';
+  }
+  return out;
+}
+
+std::string Double(double v) {
+  char text[32];
+  snprintf(text, sizeof text, "%.10g", v);
+  return text;
+}
+
+constexpr double kQuantiles[] = {0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1};
+
+}  // namespace
+
+base::Status StatsFilter::SetRegex(const std::string& pattern) {
+  re2::RE2::Options options;
+  options.set_log_errors(false);
+  options.set_max_mem(1 << 20);
+  auto re = std::make_shared<re2::RE2>(pattern, options);
+  if (!re->ok()) return base::Error("Invalid re2 regex: " + re->error());
+  regex = std::move(re);
+  return base::Ok{};
+}
+
+bool StatsFilter::Pass(const StatView& s) const {
+  if (used_only && !s.used) return false;
+  if (kinds == kCounters && s.kind != StatKind::kCounter) return false;
+  if (kinds == kGauges && s.kind != StatKind::kGauge) return false;
+  if (kinds == kHistograms && s.kind != StatKind::kHistogram) return false;
+  return !regex || re2::RE2::PartialMatch(re2::StringPiece(s.name.data(), s.name.size()), *regex);
+}
+
+std::string PrometheusText(const StatsFilter& filter) {
+  // All samples of one metric must stand together under one TYPE line.
+  struct Metric {
+    StatKind kind;
+    std::string lines;
+  };
+  std::map<std::string, Metric> metrics;
+  base::Stats::Get().Visit([&](const StatView& s) {
+    if (!filter.Pass(s)) return;
+    std::string name = MetricName(s.base_name), labels = Labels(s);
+    Metric& m = metrics.try_emplace(name, Metric{s.kind, {}}).first->second;
+    if (m.kind != s.kind) return;
+    if (s.kind != StatKind::kHistogram) {
+      m.lines += name + "{" + labels + "} " + std::to_string(s.value) + "\n";
+      return;
+    }
+    std::string prefix = labels.empty() ? "" : labels + ",";
+    uint64_t sum = 0;
+    for (size_t i = 0; i < s.buckets.size(); ++i) {
+      sum += s.buckets[i];
+      std::string le = i < base::kHistogramBoundsMs.size() ? Double(base::kHistogramBoundsMs[i]) : "+Inf";
+      m.lines += name + "_bucket{" + prefix + "le=\"" + le + "\"} " + std::to_string(sum) + "\n";
+    }
+    m.lines += name + "_sum{" + labels + "} " + Double(s.sum_ms) + "\n";
+    m.lines += name + "_count{" + labels + "} " + std::to_string(s.count) + "\n";
+  });
+  std::string out;
+  for (const auto& [name, m] : metrics) {
+    const char* type = m.kind == StatKind::kCounter ? "counter" : m.kind == StatKind::kGauge ? "gauge" : "histogram";
+    out += "# TYPE " + name + " " + type + "\n" + m.lines + "\n";
+  }
+  return out;
+}
+
+std::string StatsText(const StatsFilter& filter) {
+  std::string values, histograms;
+  base::Stats::Get().Visit([&](const StatView& s) {
+    if (!filter.Pass(s)) return;
+    if (s.kind != StatKind::kHistogram) {
+      values += std::string(s.name) + ": " + std::to_string(s.value) + "\n";
+      return;
+    }
+    histograms += std::string(s.name) + ":";
+    if (s.count == 0) histograms += " No recorded values";
+    else {
+      for (double q : kQuantiles)
+        histograms += " P" + Double(q * 100) + "(nan," + Double(std::round(base::HistogramQuantileMs(s, q) * 100) / 100) + ")";
+    }
+    histograms += "\n";
+  });
+  return values + histograms;
+}
+
+std::string StatsJson(const StatsFilter& filter) {
+  std::string out = "{\"stats\":[", histograms;
+  bool first = true;
+  base::Stats::Get().Visit([&](const StatView& s) {
+    if (!filter.Pass(s)) return;
+    if (s.kind != StatKind::kHistogram) {
+      if (!first) out += ',';
+      first = false;
+      out += "{\"name\":";
+      AppendJsonString(s.name, &out);
+      out += ",\"value\":" + std::to_string(s.value) + "}";
+      return;
+    }
+    if (!histograms.empty()) histograms += ',';
+    histograms += "{\"name\":";
+    AppendJsonString(s.name, &histograms);
+    histograms += ",\"values\":[";
+    for (size_t i = 0; i < std::size(kQuantiles); ++i) {
+      if (i) histograms += ',';
+      histograms += "{\"interval\":null,\"cumulative\":" + (s.count ? Double(base::HistogramQuantileMs(s, kQuantiles[i])) : "null") + "}";
+    }
+    histograms += "]}";
+  });
+  if (!histograms.empty()) {
+    if (!first) out += ',';
+    out += "{\"histograms\":{\"supported_quantiles\":[0,25,50,75,90,95,99,99.5,99.9,100],\"computed_quantiles\":[" + histograms + "]}}";
+  }
+  return out + "]}";
+}
+
+}  // namespace weft::telemetry

@@ -1,0 +1,109 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/stats_text.h"
+
+namespace weft::telemetry {
+namespace {
+
+proxy::Record Sample() {
+  proxy::Record r;
+  r.protocol = r.upstream_protocol = proxy::Protocol::kHttp11;
+  r.start_unix_ns = 1'700'000'000'123'456'789;
+  r.duration_ns = 25'000'000, r.upstream_first_rx_ns = 20'000'000, r.upstream_service_ns = 19'000'000;
+  r.request_bytes = 3, r.response_bytes = 40;
+  r.method = "GET", r.path = "/a?b=1", r.authority = "cart:80", r.user_agent = "curl/7", r.request_id = "id-1";
+  r.status = 503;
+  r.flags.Set(proxy::ResponseFlag::kUpstreamOverflow);
+  r.upstream_host = "10.0.0.1:8000", r.downstream_remote = "[::1]:555", r.cluster = "outbound|80||cart.default";
+  r.attempt_count = 2;
+  r.grpc_status = 5;
+  r.trace_id[0] = 0xab, r.trace_id[15] = 1;
+  r.request_headers.Add("x-forwarded-for", "10.9.9.9");
+  return r;
+}
+
+std::string Render(const char* format, const proxy::Record& r) {
+  auto f = Format::Compile(format);
+  if (!f) return "error: " + f.error().ToString();
+  std::string out;
+  f->Append(r, &out);
+  return out;
+}
+
+TEST(AccessLog, EnvoysDefaultLine) {
+  EXPECT_EQ(
+      "[2023-11-14T22:13:20.123Z] \"GET /a?b=1 HTTP/1.1\" 503 UO 3 40 25 19 \"10.9.9.9\" \"curl/7\" \"id-1\" \"cart:80\" "
+      "\"10.0.0.1:8000\"\n",
+      Render(kDefaultFormat, Sample()));
+}
+
+TEST(AccessLog, OperatorsArgumentsAndLengths) {
+  proxy::Record r = Sample();
+  EXPECT_EQ("GE 100%", Render("%REQ(:METHOD):2% 100%%", r));
+  EXPECT_EQ("- 10.9.9.9", Render("%REQ(X-Nope)% %REQ(X-Nope?X-Forwarded-For)%", r));
+  EXPECT_EQ("1700000000.123 1700000000123", Render("%START_TIME(%s.%3f)% %START_TIME(%3s)%", r));
+  EXPECT_EQ("::1 555 10.0.0.1", Render("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", r));
+  EXPECT_EQ("UpstreamOverflow NotFound NOT_FOUND 5 2", Render("%RESPONSE_FLAGS_LONG% %GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER% %UPSTREAM_REQUEST_ATTEMPT_COUNT%", r));
+  EXPECT_EQ("ab000000000000000000000000000001 5", Render("%TRACE_ID% %RESPONSE_TX_DURATION%", r));
+  EXPECT_EQ("- -", Render("%REQUEST_DURATION% %DYNAMIC_METADATA(x:y)%", r));
+}
+
+TEST(AccessLog, MistakesAreNamed) {
+  EXPECT_EQ("error: unknown operator %NOPE%", Render("a %NOPE% b", {}));
+  EXPECT_EQ("error: \"%REQ(\" has no closing parenthesis", Render("%REQ(x", {}));
+  EXPECT_EQ("error: \"%PROTOCOL\" is not closed by %", Render("%PROTOCOL", {}));
+  EXPECT_EQ("error: %REQ% needs an argument in parentheses", Render("%REQ%", {}));
+}
+
+TEST(AccessLog, JsonKeepsTypesAndEscapes) {
+  std::string dir = getenv("TEST_TMPDIR"), path = dir + "/json.log";
+  auto logs = std::make_shared<model::AccessLogs>();
+  model::AccessLog log;
+  log.path = path, log.json = true;
+  log.json_format = {{"code", "%RESPONSE_CODE%"}, {"none", "%ROUTE_NAME%"}, {"text", "%REQ(:METHOD)% \"%REQ(:PATH)%\""}};
+  logs->logs.push_back(log);
+  log.path = path + ".2", log.omit_empty_values = true, log.min_status = 600;
+  logs->logs.push_back(log);
+  proxy::Record r = Sample();
+  r.path = "/\x01\xff\n";
+  r.access_logs = logs;
+  AccessLogger logger;
+  logger.Log(r);
+  logger.Flush();
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  EXPECT_EQ("{\"code\":503,\"none\":null,\"text\":\"GET \\\"/\\u0001\xef\xbf\xbd\\n\\\"\"}\n", text.str());
+  EXPECT_NE(0, access((path + ".2").c_str(), F_OK));
+}
+
+TEST(StatsText, PrometheusGroupsByMetricAndEscapes) {
+  auto& stats = base::Stats::Get();
+  base::Cells::Local().Add(stats.Counter("tt.cart.rq", "tt.rq", {{"name", "cart"}}), 3);
+  base::Cells::Local().Add(stats.Counter("tt.pay.rq", "tt.rq", {{"name", "p\"a\\y"}}), 4);
+  base::Cells::Local().Record(stats.Histogram("tt.cart.time", "tt.time", {{"name", "cart"}}), 3000);
+  stats.Gauge("tt.unused");
+  StatsFilter f;
+  ASSERT_TRUE(f.SetRegex("^tt\\."));
+  f.used_only = true;
+  std::string text = PrometheusText(f);
+  EXPECT_EQ(0u, text.find("# TYPE envoy_tt_rq counter\nenvoy_tt_rq{name=\"cart\"} 3\nenvoy_tt_rq{name=\"p\\\"a\\\\y\"} 4\n\n"));
+  EXPECT_NE(std::string::npos, text.find("envoy_tt_time_bucket{name=\"cart\",le=\"5\"} 1\n"));
+  EXPECT_NE(std::string::npos, text.find("envoy_tt_time_bucket{name=\"cart\",le=\"+Inf\"} 1\n"));
+  EXPECT_NE(std::string::npos, text.find("envoy_tt_time_sum{name=\"cart\"} 3\n"));
+  EXPECT_EQ(std::string::npos, text.find("unused"));
+  std::string lines = StatsText(f);
+  EXPECT_EQ(0u, lines.find("tt.cart.rq: 3\ntt.pay.rq: 4\ntt.cart.time: P0(nan,1)"));
+  EXPECT_FALSE(f.SetRegex("("));
+  EXPECT_NE(std::string::npos, StatsJson(f).find("{\"name\":\"tt.pay.rq\",\"value\":4}"));
+}
+
+}  // namespace
+}  // namespace weft::telemetry
