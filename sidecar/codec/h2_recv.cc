@@ -1,0 +1,323 @@
+// The receiving half of the HTTP/2 codec: what nghttp2 tells us about the peer's frames.
+#include <algorithm>
+
+#include "sidecar/codec/h2_codec.h"
+#include "sidecar/http/authority.h"
+#include "sidecar/http/status.h"
+
+namespace weft::codec {
+
+using http::Token;
+
+namespace {
+
+constexpr uint64_t kMostStreams = 1'000'000;  // then the connection is renewed
+
+ResetCode FromWire(uint32_t code) {
+  switch (code) {
+    case NGHTTP2_SETTINGS_TIMEOUT:
+    case NGHTTP2_INADEQUATE_SECURITY: return ResetCode::kProtocol;
+    default: return code <= 13 ? static_cast<ResetCode>(code) : ResetCode::kInternal;
+  }
+}
+
+}  // namespace
+
+int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {
+  block_ = nullptr;
+  block_fields_ = 0, block_bytes_ = 0, block_forbidden_ = false;
+  cookie_.clear();
+  if (broken_) return 0;
+  Stream* s;
+  if (server_ && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+    const int32_t wire = frame->hd.stream_id;
+    Inbound* inbound = streams_.size() < limits_.max_concurrent_streams ? host_->OnNewStream(wire) : nullptr;
+    if (!inbound) {
+      Glitch();
+      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, wire, NGHTTP2_REFUSED_STREAM);
+      return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    }
+    s = New(wire, wire, inbound);
+    nghttp2_session_set_stream_user_data(session_, wire, s);
+    // All streams alike: without this nghttp2 would finish the lowest id before it serves the next.
+    const nghttp2_extpri fair{NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1};
+    nghttp2_session_change_extpri_stream_priority(session_, wire, &fair, 1);
+    if (counters_.streams == kMostStreams && drain_ == 0) StartDrain();
+  } else {
+    s = ByWire(frame->hd.stream_id);
+  }
+  if (!s || !s->inbound || s->discard) return 0;
+  block_trailers_ = s->head_received;
+  block_ = block_trailers_ ? &s->inbound->trailers : &s->inbound->head;
+  block_->Clear();
+  return 0;
+}
+
+int Http2Codec::OnHeader(const nghttp2_frame*, std::string_view name, std::string_view value) {
+  if (!block_ || broken_) return 0;
+  block_bytes_ += name.size() + value.size() + 32;
+  const bool pseudo = name[0] == ':';
+  if (!pseudo) ++block_fields_;
+  // Over the limit we go on decoding (the compression state is shared) but keep nothing more.
+  if (block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count) return 0;
+  const Token t = http::FindToken(name);
+  value = TrimBlanks(value);
+  if (t == Token::kCustom) {
+    if (ShadowsKnownName(name)) {
+      ++counters_.dropped_fields;
+    } else {
+      block_->Add(name, value);
+    }
+    return 0;
+  }
+  if (block_trailers_) {
+    if (pseudo || t == Token::kHost || t == Token::kContentLength || t == Token::kTransferEncoding) {
+      block_forbidden_ = true;
+    } else if (http::TokenPolicyBits(t) & (http::kNoTrailer | http::kHop)) {
+      ++counters_.dropped_fields;
+    } else {
+      block_->Add(t, value);
+    }
+    return 0;
+  }
+  if (t == Token::kCookie) {
+    if (!cookie_.empty()) cookie_.append("; ");
+    cookie_.append(value);
+  } else if (t == Token::kTe || !(http::TokenPolicyBits(t) & http::kHop)) {  // nghttp2 lets only "te: trailers" through
+    block_->Add(t, value);
+  }
+  return 0;
+}
+
+void Http2Codec::Malformed(Stream* s, uint16_t status, const char* detail) {
+  s->discard = true;
+  if (status == 400) Glitch();
+  if (!s->inbound) return;
+  s->inbound->bits |= Inbound::kMalformed;
+  s->inbound->error_status = status;
+  s->inbound->error_detail = detail;
+  List(s);
+}
+
+void Http2Codec::FinishRequest(Stream* s, bool end) {
+  Inbound& in = *s->inbound;
+  http::HeaderMap& head = in.head;
+  in.head_bytes = block_bytes_;
+  s->head_received = true;
+  s->connect = head.Value(Token::kMethod) == "CONNECT";
+  if (end) in.bits |= Inbound::kEnd;
+  if (block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count) {
+    return Malformed(s, 431, "http2.headers_too_large");
+  }
+  if (!cookie_.empty()) head.Add(Token::kCookie, cookie_);
+  if (const auto host = head.Get(Token::kHost)) {
+    if (!head.Has(Token::kAuthority)) {
+      const std::string copy(*host);
+      head.Add(Token::kAuthority, copy);
+    } else if (!http::EqualsIgnoreCase(*host, head.Value(Token::kAuthority))) {
+      return Malformed(s, 400, "http2.host_differs_from_authority");
+    }
+    head.Remove(Token::kHost);
+  }
+  const Verdict v = CheckRequestHead(head, limits_);
+  if (v.status != 0) return Malformed(s, v.status, v.detail);
+  if (const auto expect = head.Get(Token::kExpect)) {
+    if (!http::EqualsIgnoreCase(*expect, "100-continue")) return Malformed(s, 417, "http2.unknown_expectation");
+    head.Remove(Token::kExpect);
+    if (!end) {
+      static const uint8_t kName[] = ":status", kValue[] = "100";
+      const nghttp2_nv nv{const_cast<uint8_t*>(kName), const_cast<uint8_t*>(kValue), 7, 3, NGHTTP2_NV_FLAG_NONE};
+      nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, s->wire, nullptr, &nv, 1, nullptr);
+    }
+  }
+  in.bits |= Inbound::kHead;
+  List(s);
+}
+
+void Http2Codec::FinishResponse(Stream* s, bool end) {
+  Inbound& in = *s->inbound;
+  const int status = http::ParseStatus(in.head.Value(Token::kStatus));
+  const bool too_large = block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count;
+  if (!cookie_.empty()) in.head.Add(Token::kCookie, cookie_);
+  if (status == 0 || status == 101 || too_large || (status < 200 && (end || ++s->interims > 8))) {
+    s->discard = true;
+    in.error_status = 502;
+    ResetWire(s, ResetCode::kProtocol);
+    return MarkReset(s, ResetCode::kProtocol, too_large ? "http2.response_headers_too_large" : "http2.invalid_response");
+  }
+  if (status < 200) {
+    if (status != 100) {
+      std::swap(in.interim, in.head);
+      in.bits |= Inbound::kInterim;
+      List(s);
+    }
+    in.head.Clear();
+    return;
+  }
+  in.head_bytes = block_bytes_;
+  s->head_received = true;
+  in.bits |= Inbound::kHead;
+  if (s->connect && status < 300) {
+    s->tunnel = true;
+    in.bits |= Inbound::kUpgraded;
+  }
+  if (end) in.bits |= Inbound::kEnd;
+  List(s);
+}
+
+void Http2Codec::FinishTrailers(Stream* s) {
+  Inbound& in = *s->inbound;
+  const bool too_large = block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count;
+  if (block_forbidden_ || too_large) {
+    s->discard = true;
+    Glitch();
+    ResetWire(s, ResetCode::kProtocol);
+    return MarkReset(s, ResetCode::kProtocol, too_large ? "http2.trailers_too_large" : "http2.forbidden_trailer");
+  }
+  if (!limits_.enable_trailers) in.trailers.Clear();
+  if (!in.trailers.empty()) in.bits |= Inbound::kTrailers;
+  in.bits |= Inbound::kEnd;
+  List(s);
+}
+
+void Http2Codec::FinishHeaders(Stream* s, bool end) {
+  if (end) s->received_end = true;
+  if (!s->inbound || s->discard || !block_) return;
+  if (s->head_received) return FinishTrailers(s);
+  server_ ? FinishRequest(s, end) : FinishResponse(s, end);
+}
+
+void Http2Codec::OnData(int32_t wire, std::string_view data) {
+  Stream* s = ByWire(wire);
+  if (!s || !s->inbound || s->discard || broken_) {
+    nghttp2_session_consume_connection(session_, data.size());
+    return;
+  }
+  s->unconsumed += data.size();
+  s->inbound->body.Append(data);
+  s->inbound->body_bytes += data.size();
+  List(s);
+}
+
+void Http2Codec::OnSettings() {
+  settings_received_ = true;
+  if (server_) return;
+  for (auto& [id, s] : streams_) {
+    if (!s->held_head) continue;
+    const std::unique_ptr<http::HeaderMap> head = std::move(s->held_head);
+    if (!s->inbound) continue;
+    if (nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 1) {
+      MarkReset(s, ResetCode::kHttp11Required, "http2.extended_connect_not_supported");
+    } else if (!Submit(s, *head, s->end && s->send.empty() && !s->trailers)) {
+      MarkReset(s, ResetCode::kRefused, "http2.submit_failed");
+    }
+  }
+}
+
+// Frames that are legal one by one and an attack in numbers.
+void Http2Codec::CountFrame(const nghttp2_frame* frame) {
+  bool flood = false;
+  const char* why = "";
+  switch (frame->hd.type) {
+    case NGHTTP2_SETTINGS:
+      flood = !(frame->hd.flags & NGHTTP2_FLAG_ACK) && !settings_rate_.Take(Now()), why = "http2.settings_flood";
+      break;
+    case NGHTTP2_PING:
+      flood = !(frame->hd.flags & NGHTTP2_FLAG_ACK) && !ping_rate_.Take(Now()), why = "http2.ping_flood";
+      break;
+    case NGHTTP2_RST_STREAM:
+      ++counters_.rx_reset;
+      flood = frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM && !resets_.Take(Now()), why = "http2.reset_flood";
+      break;
+    case NGHTTP2_PRIORITY:
+      flood = ++priorities_ > 100 * (1 + counters_.streams), why = "http2.priority_flood";
+      break;
+    case NGHTTP2_WINDOW_UPDATE:
+      flood = ++window_updates_ > 100 + 4 * counters_.streams + 10 * data_sent_, why = "http2.window_update_flood";
+      break;
+    case NGHTTP2_DATA: {
+      if (frame->hd.length > frame->data.padlen || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) break;
+      Stream* s = ByWire(frame->hd.stream_id);
+      flood = s && ++s->empty_data > 50, why = "http2.empty_data_flood";
+      break;
+    }
+    default: break;
+  }
+  if (flood) Fail(NGHTTP2_ENHANCE_YOUR_CALM, why);
+}
+
+int Http2Codec::OnFrame(const nghttp2_frame* frame) {
+  if (broken_) return 0;
+  CountFrame(frame);
+  if (broken_) return 0;
+  switch (frame->hd.type) {
+    case NGHTTP2_HEADERS: {
+      Stream* s = ByWire(frame->hd.stream_id);
+      if (s) FinishHeaders(s, frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+      block_ = nullptr;
+      break;
+    }
+    case NGHTTP2_DATA: {
+      if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) break;
+      Stream* s = ByWire(frame->hd.stream_id);
+      if (!s) break;
+      s->received_end = true;
+      if (s->inbound && !s->discard) {
+        s->inbound->bits |= Inbound::kEnd;
+        List(s);
+      }
+      break;
+    }
+    case NGHTTP2_SETTINGS:
+      if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) OnSettings();
+      break;
+    case NGHTTP2_PING:
+      if ((frame->hd.flags & NGHTTP2_FLAG_ACK) && pings_ > 0) --pings_;
+      break;
+    case NGHTTP2_GOAWAY:
+      goaway_received_ = true;
+      goaway_last_ = frame->goaway.last_stream_id;
+      for (auto& [id, s] : streams_) {
+        if (s->wire == 0 && s->inbound) {
+          MarkReset(s, ResetCode::kRefused, "http2.goaway");
+          s->inbound->bits |= Inbound::kGoaway;
+        }
+      }
+      break;  // nghttp2 now closes the streams above goaway_last_
+    default: break;
+  }
+  return 0;
+}
+
+void Http2Codec::OnInvalidFrame(const nghttp2_frame* frame, int) {
+  if (broken_) return;
+  Glitch();
+  Stream* s = frame->hd.stream_id > 0 ? ByWire(frame->hd.stream_id) : nullptr;
+  if (!s) return;
+  s->discard = true;
+  MarkReset(s, ResetCode::kProtocol, "http2.malformed_message");
+  block_ = nullptr;
+}
+
+void Http2Codec::OnClose(int32_t wire, uint32_t code) {
+  Stream* s = ByWire(wire);
+  if (!s) return;
+  nghttp2_session_set_stream_user_data(session_, wire, nullptr);
+  s->closed = true;
+  s->held_head.reset();
+  if (!server_) --open_;
+  const bool complete = s->received_end && s->sent_end;
+  // A full answer stands even if the server then stops our upload (RFC 9113 8.1).
+  const bool answered = !server_ && s->received_end && code == NGHTTP2_NO_ERROR;
+  if (!complete && !answered) {
+    // A request whose head never left cannot have been processed.
+    const bool unsent = !server_ && !s->head_on_wire;
+    const ResetCode reason = unsent ? ResetCode::kRefused : server_ && code == 0 ? ResetCode::kCancel : FromWire(code);
+    MarkReset(s, reason, "");
+  }
+  s->send.Clear();
+  s->end = true;
+  if (!s->inbound) Delete(s);
+}
+
+}  // namespace weft::codec

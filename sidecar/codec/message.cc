@@ -1,0 +1,137 @@
+#include "sidecar/codec/message.h"
+
+#include <array>
+#include <cstring>
+
+#include "sidecar/http/authority.h"
+#include "sidecar/http/path.h"
+
+namespace weft::codec {
+
+using http::Token;
+
+namespace {
+
+constexpr auto MakeNameChars() {
+  std::array<uint8_t, 256> t{};
+  for (int c = 0; c < 256; ++c) {
+    if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) t[static_cast<size_t>(c)] = static_cast<uint8_t>(c);
+    if (c >= 'A' && c <= 'Z') t[static_cast<size_t>(c)] = static_cast<uint8_t>(c + 32);
+  }
+  for (const char c : std::string_view("!#$%&'*+-.^_`|~")) t[static_cast<uint8_t>(c)] = static_cast<uint8_t>(c);
+  return t;
+}
+constexpr auto kNames = MakeNameChars();
+
+}  // namespace
+
+// A plain array so that the header needs no <array>; copied from the computed one by the compiler.
+#define WEFT_ROW4(i) kNames[i], kNames[i + 1], kNames[i + 2], kNames[i + 3]
+#define WEFT_ROW16(i) WEFT_ROW4(i), WEFT_ROW4(i + 4), WEFT_ROW4(i + 8), WEFT_ROW4(i + 12)
+#define WEFT_ROW64(i) WEFT_ROW16(i), WEFT_ROW16(i + 16), WEFT_ROW16(i + 32), WEFT_ROW16(i + 48)
+constinit const uint8_t kNameChar[256] = {WEFT_ROW64(0), WEFT_ROW64(64), WEFT_ROW64(128), WEFT_ROW64(192)};
+#undef WEFT_ROW64
+#undef WEFT_ROW16
+#undef WEFT_ROW4
+
+bool ValidToken(std::string_view s) {
+  for (const char c : s) {
+    if (kNameChar[static_cast<uint8_t>(c)] == 0) return false;
+  }
+  return !s.empty();
+}
+
+bool ValidFieldName(std::string_view lower) {
+  for (const char c : lower) {
+    if (kNameChar[static_cast<uint8_t>(c)] != static_cast<uint8_t>(c)) return false;
+  }
+  return !lower.empty();
+}
+
+bool ValidFieldValue(std::string_view value) {
+  // Eight bytes at a time: a byte below 0x20 or equal to 0x7f anywhere sends us to the exact look.
+  const char* p = value.data();
+  size_t n = value.size();
+  constexpr uint64_t k01 = 0x0101010101010101ull, k80 = 0x8080808080808080ull;
+  while (n >= 8) {
+    uint64_t w;
+    memcpy(&w, p, 8);
+    const uint64_t low = (w - k01 * 0x20) & ~w & k80;                           // below 0x20
+    const uint64_t del = ((w ^ (k01 * 0x7f)) - k01) & ~(w ^ (k01 * 0x7f)) & k80;  // equal to 0x7f
+    if (low | del) break;
+    p += 8, n -= 8;
+  }
+  for (; n > 0; ++p, --n) {
+    const auto c = static_cast<uint8_t>(*p);
+    if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
+  }
+  return true;
+}
+
+std::string_view TrimBlanks(std::string_view s) {
+  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
+  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
+  return s;
+}
+
+bool ParseContentLength(std::string_view value, uint64_t& length) {
+  if (value.empty() || value.size() > 64) return false;
+  length = 0;
+  for (const char c : value) {
+    if (c < '0' || c > '9') return false;
+    if (length > (INT64_MAX - 9) / 10) return false;
+    length = length * 10 + static_cast<uint64_t>(c - '0');
+  }
+  return true;
+}
+
+bool ShadowsKnownName(std::string_view name) {
+  char dashed[64];
+  if (name.size() > sizeof(dashed) || memchr(name.data(), '_', name.size()) == nullptr) return false;
+  for (size_t i = 0; i < name.size(); ++i) dashed[i] = name[i] == '_' ? '-' : name[i];
+  const std::string_view d(dashed, name.size());
+  return http::FindToken(d) != Token::kCustom || d.starts_with("x-envoy-") || d.starts_with("x-weft-") ||
+         d.starts_with("x-forwarded-") || d == "x-real-ip";
+}
+
+Verdict CheckRequestHead(const http::HeaderMap& head, const Limits& limits) {
+  const std::string_view method = head.Value(Token::kMethod), authority = head.Value(Token::kAuthority);
+  const std::string_view path = head.Value(Token::kPath), scheme = head.Value(Token::kScheme);
+  const auto protocol = head.Get(Token::kProtocol);
+  if (!ValidToken(method)) return {400, "http.invalid_method"};
+  if (method == "TRACE" || method == "TRACK") return {405, "http.method_not_allowed"};
+  if (authority.empty()) return {400, "http.missing_authority"};
+  const auto host = http::ParseAuthority(authority);
+  if (!host) return {400, "http.invalid_authority"};
+  if (protocol) {
+    if (method != "CONNECT" || !ValidToken(*protocol)) return {400, "http.invalid_protocol"};
+  } else if (method == "CONNECT") {
+    if (head.Has(Token::kPath) || head.Has(Token::kScheme)) return {400, "http.connect_with_path"};
+    if (host->port == 0) return {400, "http.connect_without_port"};
+    return {};
+  }
+  if (path.size() > limits.max_target_bytes) return {414, "http.target_too_long"};
+  if (!http::ValidTarget(path)) return {400, "http.invalid_target"};
+  if (path[0] != '/' && !(path == "*" && method == "OPTIONS")) return {400, "http.invalid_target"};
+  if (head.Has(Token::kScheme) && !http::EqualsIgnoreCase(scheme, "http") && !http::EqualsIgnoreCase(scheme, "https")) {
+    return {400, "http.invalid_scheme"};
+  }
+  return {};
+}
+
+bool Sendable(const http::HeaderMap::Entry& e) {
+  const Token t = e.token();
+  if (t == Token::kCustom) {
+    if (!ValidFieldName(e.name())) return false;
+  } else if (http::TokenPolicyBits(t) & (http::kPseudo | http::kHop)) {
+    return false;
+  }
+  return ValidFieldValue(e.value());
+}
+
+bool SendableTrailer(const http::HeaderMap::Entry& e) {
+  const Token t = e.token();
+  return t != Token::kHost && !(http::TokenPolicyBits(t) & http::kNoTrailer) && Sendable(e);
+}
+
+}  // namespace weft::codec
