@@ -57,7 +57,7 @@ struct OutlierConfig {  // present only when the cluster sets outlier_detection 
   uint64_t max_ejection_jitter_ns = 0;
   uint32_t max_ejection_percent = 10;
   bool split_local_errors = false;
-  bool always_eject_one = true;
+  bool always_eject_one = false;
   uint32_t enforce_success_rate = 0, success_rate_min_hosts = 5, success_rate_volume = 100, success_rate_stdev = 1900;
   uint32_t enforce_failure_percent = 0, failure_percent_threshold = 85, failure_percent_min_hosts = 5, failure_percent_volume = 50;
 };
