@@ -17,10 +17,9 @@
 #include <string_view>
 #include <vector>
 
+#include "sidecar/base/clock.h"
 #include "sidecar/base/result.h"
 #include "sidecar/io/buffer.h"
-
-typedef struct ssl_st SSL;
 
 namespace weft::tls {
 
@@ -39,9 +38,13 @@ struct ContextConfig {
   std::vector<std::string> alpn;                       // in order of preference
   std::string sni;                                     // client side
   uint16_t min_version = 0x0303, max_version = 0x0304; // TLS 1.2 .. 1.3
-  bool spiffe = false;                                 // apply the SVID rules of reliability table 2d to the peer
+  bool spiffe = false;                                 // apply the X.509-SVID rules to the peer (verify.h lists them)
+  std::string trust_domain;                            // with spiffe: the only trust domain the roots speak for; empty: any
+  std::string crl_pem;                                 // revocation lists for every issuer of the chain; empty: none
+  base::Clock* clock = nullptr;                        // validity times; null: the real one. Not owned.
 };
 
+// Immutable; safe to share between threads. Errors name the field ("private_key: ..."). A server needs a certificate.
 class Context {
  public:
   static base::Result<std::shared_ptr<const Context>> Client(const ContextConfig& config);
@@ -65,33 +68,44 @@ std::string_view FailureName(Failure f);
 class Engine {
  public:
   enum Role { kClient, kServer };
-  Engine(std::shared_ptr<const Context> context, Role role);
+  // session_key (client): connections with equal keys (say, the endpoint's address) resume each other's sessions
+  // within this context; empty: never resume. role must be the context's.
+  Engine(std::shared_ptr<const Context> context, Role role, std::string session_key = {});
   ~Engine();
   Engine(const Engine&) = delete;
 
   enum class State { kHandshake, kOpen, kPeerClosed, kFailed };  // kPeerClosed: close_notify seen, our side may still write
+  // After every Feed call Pump: even a failure may have an alert to send.
   State Feed(io::Buffer& wire_in, io::Buffer& plain_in);
+  // The transport ended. A failed handshake, or an end like kPeerClosed with truncated() when close_notify was missing.
+  State FeedEof();
   // Seals as much of plain_out as full records allow (max bytes of plaintext per call to bound work).
   State Seal(io::Buffer& plain_out, io::Buffer& wire_out, size_t max = 256 * 1024);
   void Pump(io::Buffer& wire_out);
+  bool wants_pump() const;
   void Close(io::Buffer& wire_out);  // close_notify
 
   State state() const { return state_; }
+  bool truncated() const { return truncated_; }
   Failure failure() const { return failure_; }
   std::string_view failure_detail() const { return detail_; }
   std::string_view alpn() const;
   std::string_view sni() const;      // server: what the client named
-  std::string_view version() const;  // "TLSv1.3"
+  std::string_view version() const;  // "TLSv1.3"; empty before the handshake is done
   std::string_view cipher() const;
   bool resumed() const;
   // Set once the handshake is done and the peer showed a certificate; shared by all exchanges of the connection.
   const std::shared_ptr<const PeerInfo>& peer() const { return peer_; }
 
+  struct Impl;  // public only for the library's callbacks
+
  private:
-  struct Impl;
+  State Handshake();
+  State Fail();
   std::unique_ptr<Impl> impl_;
   State state_ = State::kHandshake;
   Failure failure_ = Failure::kNone;
+  bool truncated_ = false;
   std::string detail_;
   std::shared_ptr<const PeerInfo> peer_;
 };
