@@ -279,6 +279,7 @@ void Http2Codec::Pump(io::Buffer& out, size_t limit) {
 void Http2Codec::Emit(io::Buffer& out) {
   out.Move(pending_);
   Pump(out, kEmitAtOnce);
+  if (broken_) AbortAll(ResetCode::kConnectionLost);
 }
 
 bool Http2Codec::wants_emit() const { return !pending_.empty() || nghttp2_session_want_write(session_) != 0; }

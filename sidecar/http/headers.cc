@@ -58,6 +58,14 @@ void HeaderMap::SetAt(uint32_t i, std::string_view value) {
   s.value_len = static_cast<uint32_t>(value.size());
 }
 
+void HeaderMap::ExtendLast(std::string_view more) {
+  if (spans_.empty() || more.empty()) return;
+  Span& s = spans_.back();
+  if (s.value_len > 0) text_.push_back(' '), ++s.value_len;
+  text_.append(more);
+  s.value_len += static_cast<uint32_t>(more.size());
+}
+
 void HeaderMap::Set(Token token, std::string_view value) {
   bool found = false;
   for (uint32_t i = 0; i < codes_.size(); ++i) {

@@ -57,6 +57,9 @@ class HeaderMap {
   void Remove(Token token);
   void Remove(std::string_view lower_name);
 
+  // Appends " more" to the value of the field added last (an HTTP/1 folded line); nothing may have changed since.
+  void ExtendLast(std::string_view more);
+
   // The first value.
   std::optional<std::string_view> Get(Token token) const;
   std::optional<std::string_view> Get(std::string_view lower_name) const;
