@@ -68,8 +68,10 @@ base::Status LoadCertificate(ContextImpl& c) {
 
 base::Status LoadRoots(ContextImpl& c) {
   c.roots.reset(X509_STORE_new());
-  auto n = EachCertificate(c.config.trusted_ca_pem, [&](X509* x) { return X509_STORE_add_cert(c.roots.get(), x) == 1; });
-  if (!n) return std::move(n.error()).In("trusted_ca");
+  if (c.config.pinned_root_spki_sha256.empty()) {
+    auto n = EachCertificate(c.config.trusted_ca_pem, [&](X509* x) { return X509_STORE_add_cert(c.roots.get(), x) == 1; });
+    if (!n) return std::move(n.error()).In("trusted_ca");
+  }
   c.has_roots = true;
   if (!c.config.crl_pem.empty()) {
     auto bio = Memory(c.config.crl_pem);
@@ -140,7 +142,7 @@ base::Result<std::shared_ptr<const Context>> Build(const ContextConfig& config, 
     auto loaded = LoadCertificate(*c);
     if (!loaded) return std::move(loaded.error());
   }
-  if (!config.trusted_ca_pem.empty()) {
+  if (!config.trusted_ca_pem.empty() || !config.pinned_root_spki_sha256.empty()) {
     auto loaded = LoadRoots(*c);
     if (!loaded) return std::move(loaded.error());
   } else if (!config.peer_sans.empty() || config.spiffe) {

@@ -41,6 +41,9 @@ struct ContextConfig {
   bool spiffe = false;                                 // apply the X.509-SVID rules to the peer (verify.h lists them)
   std::string trust_domain;                            // with spiffe: the only trust domain the roots speak for; empty: any
   std::string crl_pem;                                 // revocation lists for every issuer of the chain; empty: none
+  // First contact, instead of trusted_ca: the last certificate of the peer's chain is the root, when the SHA-256 of its
+  // public key (SPKI, DER; lower-case hex) is this. The peer has to send its root.
+  std::string pinned_root_spki_sha256;
   base::Clock* clock = nullptr;                        // validity times; null: the real one. Not owned.
 };
 

@@ -198,4 +198,18 @@ std::string Sha256Hex(std::string_view bytes) {
   return base::Hex({reinterpret_cast<char*>(digest), sizeof digest});
 }
 
+base::Result<std::string> SpkiSha256Hex(std::string_view certificate_pem) {
+  auto blocks = PemToDer(certificate_pem, "CERTIFICATE");
+  if (!blocks) return blocks.error();
+  const std::string& der = blocks->front();
+  const uint8_t* at = reinterpret_cast<const uint8_t*>(der.data());
+  bssl::UniquePtr<X509> x(d2i_X509(nullptr, &at, static_cast<long>(der.size())));
+  uint8_t* spki = nullptr;
+  int n = x ? i2d_X509_PUBKEY(X509_get_X509_PUBKEY(x.get()), &spki) : -1;
+  if (n <= 0) return base::Error("certificate cannot be parsed");
+  std::string hash = Sha256Hex({reinterpret_cast<char*>(spki), static_cast<size_t>(n)});
+  OPENSSL_free(spki);
+  return hash;
+}
+
 }  // namespace weft::tls

@@ -39,5 +39,7 @@ base::Result<std::vector<CertInfo>> ParseBundlePem(std::string_view pem);
 
 base::Status CheckKeyMatches(std::string_view private_key_pem, std::string_view chain_pem);
 std::string Sha256Hex(std::string_view bytes);
+// SHA-256 of the public key (SPKI, DER) of the first certificate: what pins a root.
+base::Result<std::string> SpkiSha256Hex(std::string_view certificate_pem);
 
 }  // namespace weft::tls

@@ -37,12 +37,33 @@ Judgement JudgeSvid(const ContextImpl& context, X509* leaf, const PeerInfo& peer
   return {};
 }
 
+// A store with the pinned root as its only anchor; null when the chain does not end in it.
+bssl::UniquePtr<X509_STORE> PinnedRoots(const ContextImpl& context, const STACK_OF(X509)* chain) {
+  X509* last = sk_X509_value(chain, sk_X509_num(chain) - 1);
+  uint8_t* der = nullptr;
+  int n = i2d_X509_PUBKEY(X509_get_X509_PUBKEY(last), &der);
+  if (n <= 0) return nullptr;
+  std::string hash = Sha256Hex({reinterpret_cast<char*>(der), static_cast<size_t>(n)});
+  OPENSSL_free(der);
+  if (hash != context.config.pinned_root_spki_sha256) return nullptr;
+  bssl::UniquePtr<X509_STORE> store(X509_STORE_new());
+  if (!store || !X509_STORE_add_cert(store.get(), last)) return nullptr;
+  return store;
+}
+
 Judgement JudgePath(const ContextImpl& context, const STACK_OF(X509)* chain, int64_t now, bool* not_yet) {
   *not_yet = false;
   X509* leaf = sk_X509_value(chain, 0);
+  X509_STORE* roots = context.roots.get();
+  bssl::UniquePtr<X509_STORE> pinned;
+  if (!context.config.pinned_root_spki_sha256.empty()) {
+    pinned = PinnedRoots(context, chain);
+    if (!pinned) return {Failure::kUnknownCa, "the peer's chain does not end in the pinned root", SSL_AD_UNKNOWN_CA};
+    roots = pinned.get();
+  }
   bssl::UniquePtr<X509_STORE_CTX> ctx(X509_STORE_CTX_new());
   // The chain is only read, whatever the old signature says.
-  if (!ctx || !X509_STORE_CTX_init(ctx.get(), context.roots.get(), leaf, const_cast<STACK_OF(X509)*>(chain))) {
+  if (!ctx || !X509_STORE_CTX_init(ctx.get(), roots, leaf, const_cast<STACK_OF(X509)*>(chain))) {
     return {Failure::kProtocol, "out of memory", SSL_AD_INTERNAL_ERROR};
   }
   X509_STORE_CTX_set_default(ctx.get(), context.server ? "ssl_client" : "ssl_server");

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "sidecar/tls/engine.h"
+#include "sidecar/tls/keys.h"
 #include "sidecar/tls/test_ca.h"
 
 namespace weft::tls {
@@ -25,7 +26,8 @@ class Verify : public testing::Test {
     judge.require_peer_certificate = true;
     peer.certificate_chain_pem = shown.chain_pem, peer.private_key_pem = shown.key_pem;
     auto server = Context::Server(peer_is_client ? judge : peer), client = Context::Client(peer_is_client ? peer : judge);
-    EXPECT_TRUE(server && client);
+    EXPECT_TRUE(server) << server.error().ToString();
+    EXPECT_TRUE(client) << client.error().ToString();
     Engine c(*client, Engine::kClient), s(*server, Engine::kServer);
     io::Buffer wire, plain;
     for (int i = 0; i < 4; ++i) {
@@ -130,6 +132,24 @@ TEST_F(Verify, Row7ExtendedUsageAndRevocation) {
 TEST_F(Verify, Row7SelfSigned) {
   TestCa self("Self", &clock_);
   EXPECT_NE(Judge(self.Issue({.uris = {kWeb}})), Failure::kNone);
+}
+
+TEST_F(Verify, PinnedRootStandsInForRootsAtFirstContact) {
+  auto pin = SpkiSha256Hex(ca_.root_pem());
+  ASSERT_TRUE(pin);
+  config_.trusted_ca_pem.clear();
+  config_.pinned_root_spki_sha256 = *pin;
+  TestCert good = ca_.Issue({.uris = {kWeb}});
+  EXPECT_EQ(JudgeServer(good), Failure::kUnknownCa);  // the root has to come along
+  good.chain_pem += ca_.root_pem();
+  EXPECT_EQ(JudgeServer(good), Failure::kNone);
+  TestCa other("Other root", &clock_);
+  TestCert forged = other.Issue({.uris = {kWeb}});
+  forged.chain_pem += ca_.root_pem();
+  EXPECT_EQ(JudgeServer(forged), Failure::kUnknownCa);
+  TestCert foreign = other.Issue({.uris = {kWeb}});
+  foreign.chain_pem += other.root_pem();
+  EXPECT_EQ(JudgeServer(foreign), Failure::kUnknownCa);
 }
 
 TEST_F(Verify, Row8Strength) {
