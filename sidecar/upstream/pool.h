@@ -1,0 +1,186 @@
+// Connections to one host, made and kept for HTTP requests: HTTP/1.1 one request at a time with a LIFO idle list,
+// HTTP/2 many streams on one connection and a second when the first is full.
+//
+//   Stream s;  s.task = &exchange_task;
+//   pool.Acquire(&s);                       // s.state: kOpen now, kWaiting, or kFailed (see s.failure)
+//   ... kOpen: s.conn->codec().SendHead(s.id, head, end), s.conn->MarkDirty();
+//   ... what arrives is in s.in, and s.task is scheduled
+//   s.Close(codec::ResetCode::kCancel);     // at any time, in any state; complete exchanges leave the connection usable
+//
+// A pool's identity is everything that makes two connections interchangeable: cluster, address, TLS context, protocol.
+// The owner (a worker) compares; a pool that left the configuration is drained: streams finish, idle connections close.
+// Threads: the worker's. Ownership: the pool owns its connections; a Stream belongs to its exchange.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "sidecar/base/list.h"
+#include "sidecar/base/stats.h"
+#include "sidecar/codec/codec.h"
+#include "sidecar/io/loop.h"
+#include "sidecar/io/socket.h"
+#include "sidecar/upstream/transport.h"
+
+namespace weft::upstream {
+
+class Pool;
+class HttpConnection;
+
+// Why no stream could be had, or why it died before anything arrived.
+enum class Failure : uint8_t {
+  kNone,
+  kOverflow,          // circuit breaker: pending requests or connections
+  kConnectRefused,
+  kConnectTimeout,
+  kConnectError,      // any other errno
+  kTls,
+  kTerminated,        // the connection ended under the stream
+  kPoolClosed,
+};
+const char* FailureOutcome(Failure f);  // the Attempt.outcome of telemetry.proto
+
+// Which HTTP version a connection speaks.
+enum class HttpMode : uint8_t { kHttp1, kHttp2, kAlpn };  // kAlpn: what TLS negotiated, HTTP/1.1 without an answer
+
+// Limits shared by all workers, counted with relaxed atomics; filled by the owner from the cluster's breaker cell.
+struct BreakerHooks {
+  void* cell = nullptr;
+  bool (*acquire_connection)(void*) = nullptr;
+  void (*release_connection)(void*) = nullptr;
+  bool (*acquire_pending)(void*) = nullptr;
+  void (*release_pending)(void*) = nullptr;
+};
+
+// Stat ids of the cluster a pool belongs to; kNoStat entries count nowhere.
+struct PoolStats {
+  base::StatId cx_total = 0, cx_active = 0, cx_http1_total = 0, cx_http2_total = 0, cx_connect_fail = 0,
+               cx_connect_timeout = 0, cx_connect_ms = 0, cx_destroy = 0, cx_destroy_remote_with_active_rq = 0,
+               cx_idle_timeout = 0, cx_overflow = 0, cx_protocol_error = 0, cx_rx_bytes = 0, cx_tx_bytes = 0,
+               rq_pending_total = 0, rq_pending_active = 0, rq_pending_overflow = 0, rq_pending_failure_eject = 0,
+               rq_cancelled = 0, ssl_handshake = 0, ssl_connection_error = 0, ssl_fail_verify_san = 0,
+               ssl_fail_verify_error = 0, ssl_fail_verify_no_cert = 0, host_cx_connect_fail = 0;
+};
+
+struct PoolConfig {
+  io::Address address;
+  std::shared_ptr<const tls::Context> tls;  // null: plaintext
+  HttpMode mode = HttpMode::kHttp1;
+  codec::Limits limits;
+  uint64_t connect_timeout_ns = 5'000'000'000, idle_timeout_ns = 60'000'000'000;
+  uint32_t max_requests_per_connection = 0;  // 0: no limit
+  uint32_t mark = 0;
+  BreakerHooks breaker;
+  PoolStats stats;
+};
+
+// One request's place on an upstream connection, embedded in an attempt. Reused after Close().
+struct Stream : base::ListNode {
+  enum class State : uint8_t { kIdle, kWaiting, kOpen, kFailed };
+  State state = State::kIdle;
+  Failure failure = Failure::kNone;
+  bool reused = false;         // the connection had served a request before
+  codec::StreamId id = -1;
+  io::Task* task = nullptr;    // scheduled (advance beat) whenever something here changes
+  io::Loop* loop = nullptr;
+  HttpConnection* conn = nullptr;  // kOpen
+  Pool* pool = nullptr;
+  codec::Inbound in;
+  std::string failure_detail;  // errno text, TLS alert, ...
+  uint64_t connect_ns = 0;     // TCP and TLS of the connection, when it was made for a first request
+
+  ~Stream() { Close(codec::ResetCode::kCancel); }
+  // Gives the place back: a finished stream is released, one under way is reset, a waiting one leaves the queue.
+  void Close(codec::ResetCode code);
+  // The message is complete both ways: the connection may be used again.
+  void Finish();
+  void Clear();  // empties `in` for the next use, keeping memory
+};
+
+class HttpConnection final : public base::ListNode, public io::Handler {
+ public:
+  HttpConnection(Pool* pool, io::Loop* loop);
+  ~HttpConnection();
+
+  codec::Codec& codec() { return *codec_; }
+  // Something was given to the codec: emit and send in this turn's flush beat.
+  void MarkDirty() { loop_->Schedule(io::Beat::kFlush, &flush_); }
+  // A stream's body was consumed: reading may go on.
+  void Consumed(codec::StreamId id, size_t n);
+  const Transport& transport() const { return transport_; }
+  const std::string& local_address() const { return local_address_; }
+  bool http2() const { return codec_ && codec_->is_http2(); }
+
+ private:
+  friend class Pool;
+  friend struct Stream;
+  enum class State : uint8_t { kConnecting, kHandshake, kReady, kClosed };
+
+  void Connect();
+  void OnReady(uint32_t events) override;
+  void Input();    // read, feed, schedule what is ready
+  void Flush();
+  void Ready();
+  void Dispatch();
+  void Fail(Failure failure, std::string detail);  // closes; every stream learns why
+  void Detach(Stream* s);
+  void ArmIdle();
+  bool usable() const;
+  size_t room() const;
+
+  struct FlushTask : io::Task { HttpConnection* self; };
+  struct InputTask : io::Task { HttpConnection* self; };
+  struct ReapTask : io::Task { HttpConnection* self; };
+  struct ConnTimer : io::Timer { HttpConnection* self; };
+
+  Pool* pool_;
+  io::Loop* loop_;
+  State state_ = State::kConnecting;
+  bool draining_ = false, served_ = false, idle_ = false, ping_sent_ = false;
+  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_activity_ = 0;
+  size_t streams_ = 0;
+  uint64_t reported_rx_ = 0, reported_tx_ = 0;
+  Transport transport_;
+  std::unique_ptr<codec::Codec> codec_;
+  base::List<Stream> open_;
+  std::string local_address_;
+  FlushTask flush_;
+  InputTask input_;
+  ReapTask reap_;
+  ConnTimer timer_;  // connect timeout, then idle timeout
+};
+
+class Pool {
+ public:
+  Pool(io::Loop* loop, PoolConfig config);
+  ~Pool();
+  Pool(const Pool&) = delete;
+
+  void Acquire(Stream* s);
+  // No stream starts on the present connections any more; idle ones close now, others when their streams end.
+  void Drain();
+  // Nothing is waiting or open: the owner may delete it (in the reap beat).
+  bool empty() const { return connections_ == 0 && waiting_.empty(); }
+  const PoolConfig& config() const { return config_; }
+  size_t connections() const { return connections_; }
+
+ private:
+  friend class HttpConnection;
+  friend struct Stream;
+  bool StartConnection();
+  bool OpenOn(HttpConnection* c, Stream* s);
+  void ServeWaiting();
+  void OnStreamDone(HttpConnection* c);
+  void FailWaiting(size_t n, Failure failure, const std::string& detail);
+  void StopWaiting(Stream* s);
+  void Sort(HttpConnection* c);  // into idle_, busy_ or full_ after a change
+
+  io::Loop* loop_;
+  PoolConfig config_;
+  base::List<HttpConnection> idle_, usable_, full_, connecting_;
+  base::List<Stream> waiting_;
+  size_t connections_ = 0, connecting_count_ = 0, waiting_count_ = 0;
+};
+
+}  // namespace weft::upstream

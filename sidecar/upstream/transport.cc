@@ -1,0 +1,125 @@
+#include "sidecar/upstream/transport.h"
+
+#include <cerrno>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "sidecar/io/loop.h"
+
+namespace weft::upstream {
+namespace {
+constexpr size_t kReadBudget = 256 * 1024;  // per call: one peer must not starve the others of a turn
+constexpr int kPieces = 32;
+}  // namespace
+
+void Transport::StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role) {
+  wire_in_.Move(in);
+  tls_ = std::make_unique<tls::Engine>(std::move(context), role);
+  readable_ = readable_ || !wire_in_.empty();
+}
+
+void Transport::OnReady(uint32_t events) {
+  if (events & (io::kReadable | io::kHangup)) readable_ = true;
+  if (events & io::kHangup) hangup_ = true;
+  if (events & io::kWritable) writable_ = true;
+}
+
+bool Transport::Read(size_t limit) {
+  if (fd_ < 0 || eof_ || error_) return false;
+  bool changed = false;
+  size_t budget = kReadBudget;
+  for (;;) {
+    if (tls_ && !wire_in_.empty() && in.size() < limit) {
+      auto before = tls_->state();
+      size_t had = in.size(), raw = wire_in_.size();
+      auto state = tls_->Feed(wire_in_, in);
+      changed |= in.size() != had || state != before || wire_in_.size() != raw;
+      if (state == tls::Engine::State::kFailed) return true;
+      if (state == tls::Engine::State::kPeerClosed) return eof_ = true;
+    }
+    if (!readable_ || in.size() >= limit || budget == 0) return changed;
+    io::Buffer& to = tls_ ? wire_in_ : in;
+    auto room = to.Reserve(1);
+    ssize_t n = recv(fd_, room.data(), room.size(), 0);
+    if (n > 0) {
+      to.Commit(n);
+      rx += n, changed = true;
+      budget -= std::min<size_t>(budget, n);
+      // A short read has emptied the socket; a FIN that was already there came with a hangup event.
+      if (static_cast<size_t>(n) < room.size() && !hangup_) readable_ = false;
+      continue;
+    }
+    to.ReleaseReserve();
+    if (n == 0) return readable_ = false, eof_ = true;
+    if (errno == EINTR) continue;
+    readable_ = false;
+    if (errno == EAGAIN) continue;
+    error_ = errno;
+    return true;
+  }
+}
+
+bool Transport::WriteSocket(io::Buffer& from) {
+  while (!from.empty() && writable_) {
+    iovec iov[kPieces];
+    msghdr m{};
+    m.msg_iov = iov;
+    m.msg_iovlen = from.Pieces(iov, kPieces);
+    size_t offered = 0;
+    for (size_t i = 0; i < m.msg_iovlen; ++i) offered += iov[i].iov_len;
+    ssize_t n = sendmsg(fd_, &m, MSG_NOSIGNAL);
+    if (n < 0) {
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN) return error_ = errno, false;
+      writable_ = false;
+      break;
+    }
+    tx += n;
+    from.Consume(n);
+    if (static_cast<size_t>(n) < offered) writable_ = false;
+  }
+  return true;
+}
+
+bool Transport::Write() {
+  if (fd_ < 0 || error_) return false;
+  if (!tls_) {
+    if (!WriteSocket(out)) return false;
+  } else {
+    for (;;) {
+      tls_->Pump(wire_out_);
+      bool can_seal = tls_->state() == tls::Engine::State::kOpen || tls_->state() == tls::Engine::State::kPeerClosed;
+      if (can_seal && !out.empty() && wire_out_.size() < 256 * 1024) tls_->Seal(out, wire_out_);
+      if (fin_ && out.empty() && can_seal && !tls_closed_) tls_->Close(wire_out_), tls_closed_ = true;
+      if (wire_out_.empty()) break;
+      if (!WriteSocket(wire_out_)) return false;
+      if (!wire_out_.empty()) break;  // the socket is full
+      if (!can_seal || out.empty()) {
+        if (!(fin_ && !tls_closed_ && can_seal)) break;
+      }
+    }
+  }
+  if (fin_ && !fin_sent_ && unsent() == 0) {
+    fin_sent_ = true;
+    shutdown(fd_, SHUT_WR);
+  }
+  return true;
+}
+
+void Transport::ShutdownWrite() { fin_ = true; }
+
+void Transport::Close() {
+  if (fd_ < 0) return;
+  close(fd_);
+  fd_ = -1;
+}
+
+void Transport::Abort() {
+  if (fd_ < 0) return;
+  linger hard{1, 0};
+  setsockopt(fd_, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+  Close();
+}
+
+}  // namespace weft::upstream

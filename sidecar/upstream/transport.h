@@ -1,0 +1,70 @@
+// The byte level of one connection, either side: a non-blocking socket, a TLS engine when there is one, and buffers.
+//
+//   socket -> wire_in -> [TLS] -> in      the owner consumes `in`
+//   out -> [TLS] -> wire_out -> socket    the owner appends to `out`
+//
+// Passive: the owner is the io::Handler, notes events with OnReady(), then calls Read() and Write(). Reading stops at a
+// limit; the owner calls Read() again when it has consumed (edge-triggered readiness is remembered in `readable`).
+// Threads: the worker's. Errors: `error` is errno (0: none), TLS failures are in tls->failure().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "sidecar/io/buffer.h"
+#include "sidecar/tls/engine.h"
+
+namespace weft::upstream {
+
+class Transport {
+ public:
+  Transport() = default;
+  ~Transport() { Close(); }
+  Transport(const Transport&) = delete;
+
+  void Open(int fd) { fd_ = fd; }
+  void StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role);
+  void OnReady(uint32_t events);
+
+  // Receives until the socket is empty, `in` holds `limit` bytes, or the turn's budget is used.
+  // True when bytes arrived, the handshake moved, or the state changed.
+  bool Read(size_t limit);
+  // Sends what there is, until done or the socket is full. False when the connection broke.
+  bool Write();
+  // Sends FIN (and close_notify) once everything appended before is out.
+  void ShutdownWrite();
+  void Close();
+  // With SO_LINGER 0: the peer sees a reset.
+  void Abort();
+  // The descriptor leaves this object (peeked bytes are lost).
+  int fd() const { return fd_; }
+  bool open() const { return fd_ >= 0; }
+
+  bool handshaking() const { return tls_ && tls_->state() == tls::Engine::State::kHandshake; }
+  bool tls_failed() const { return tls_ && tls_->state() == tls::Engine::State::kFailed; }
+  const tls::Engine* tls() const { return tls_.get(); }
+  bool more_to_read() const { return readable_ && !eof_ && !error_; }
+  bool eof() const { return eof_; }            // the peer ended its direction in order
+  int error() const { return error_; }
+  bool broken() const { return error_ != 0 || tls_failed(); }
+  size_t unsent() const { return out.size() + wire_out_.size(); }
+  bool write_shut() const { return fin_sent_; }
+  bool can_send_now() const { return writable_; }
+
+  io::Buffer in, out;     // plain bytes
+  io::Buffer& raw_in() { return tls_ ? wire_in_ : in; }  // before StartTls: what was peeked at moves to the engine
+  uint64_t rx = 0, tx = 0;  // bytes on the wire
+
+ private:
+  bool WriteSocket(io::Buffer& from);
+
+  int fd_ = -1;
+  std::unique_ptr<tls::Engine> tls_;
+  io::Buffer wire_in_, wire_out_;
+  bool readable_ = false, writable_ = true, hangup_ = false, eof_ = false, fin_ = false, fin_sent_ = false;
+  bool tls_closed_ = false;
+  int error_ = 0;
+};
+
+}  // namespace weft::upstream
