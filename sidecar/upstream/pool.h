@@ -20,26 +20,14 @@
 #include "sidecar/base/stats.h"
 #include "sidecar/codec/codec.h"
 #include "sidecar/io/loop.h"
-#include "sidecar/io/socket.h"
+#include "sidecar/model/address.h"
+#include "sidecar/upstream/dial.h"
 #include "sidecar/upstream/transport.h"
 
 namespace weft::upstream {
 
 class Pool;
 class HttpConnection;
-
-// Why no stream could be had, or why it died before anything arrived.
-enum class Failure : uint8_t {
-  kNone,
-  kOverflow,          // circuit breaker: pending requests or connections
-  kConnectRefused,
-  kConnectTimeout,
-  kConnectError,      // any other errno
-  kTls,
-  kTerminated,        // the connection ended under the stream
-  kPoolClosed,
-};
-const char* FailureOutcome(Failure f);  // the Attempt.outcome of telemetry.proto
 
 // Which HTTP version a connection speaks.
 enum class HttpMode : uint8_t { kHttp1, kHttp2, kAlpn };  // kAlpn: what TLS negotiated, HTTP/1.1 without an answer
@@ -64,13 +52,11 @@ struct PoolStats {
 };
 
 struct PoolConfig {
-  io::Address address;
-  std::shared_ptr<const tls::Context> tls;  // null: plaintext
+  DialConfig dial;
   HttpMode mode = HttpMode::kHttp1;
   codec::Limits limits;
-  uint64_t connect_timeout_ns = 5'000'000'000, idle_timeout_ns = 60'000'000'000;
+  uint64_t idle_timeout_ns = 60'000'000'000;
   uint32_t max_requests_per_connection = 0;  // 0: no limit
-  uint32_t mark = 0;
   BreakerHooks breaker;
   PoolStats stats;
 };
@@ -125,6 +111,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void Dispatch();
   void Fail(Failure failure, std::string detail);  // closes; every stream learns why
   void Detach(Stream* s);
+  void OnTimer();
   void ArmIdle();
   bool usable() const;
   size_t room() const;

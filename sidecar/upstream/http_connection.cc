@@ -1,0 +1,230 @@
+// One HTTP connection to a host. Life: kConnecting -> (kHandshake) -> kReady -> kClosed -> reaped. Events only read and
+// feed the codec and schedule the streams that were touched; sending is the flush beat's, deleting the reap beat's.
+
+#include "sidecar/upstream/pool.h"
+
+#include <algorithm>
+
+namespace weft::upstream {
+namespace {
+constexpr size_t kReadLimit = 64 * 1024;       // plain bytes read ahead of the codec
+constexpr size_t kWriteAhead = 128 * 1024;     // emitted and not yet sent
+}  // namespace
+
+HttpConnection::HttpConnection(Pool* pool, io::Loop* loop)
+    : pool_(pool),
+      loop_(loop),
+      flush_{io::Task([](io::Task* t) { static_cast<FlushTask*>(t)->self->Flush(); }), this},
+      input_{io::Task([](io::Task* t) { static_cast<InputTask*>(t)->self->Input(); }), this},
+      reap_{io::Task([](io::Task* t) { delete static_cast<ReapTask*>(t)->self; }), this},
+      timer_{io::Timer([](io::Timer* t) { static_cast<ConnTimer*>(t)->self->OnTimer(); }), this} {}
+
+HttpConnection::~HttpConnection() {
+  if (transport_.open()) loop_->Unwatch(transport_.fd(), this);
+}
+
+bool HttpConnection::usable() const {
+  return state_ == State::kReady && !draining_ && !codec_->closed() && !codec_->peer_going_away() && !transport_.eof();
+}
+
+size_t HttpConnection::room() const { return usable() ? codec_->OpenRoom() : 0; }
+
+void HttpConnection::Connect() {
+  started_ = loop_->now();
+  loop_->Arm(&timer_, pool_->config_.dial.connect_timeout_ns);
+  int error = 0;
+  int fd = Dial(pool_->config_.dial, &error);
+  if (fd < 0) return Fail(FailureOf(error), ErrnoText(error));
+  transport_.Open(fd);
+  loop_->Watch(fd, this);
+}
+
+void HttpConnection::OnReady(uint32_t events) {
+  if (state_ == State::kClosed) return;
+  transport_.OnReady(events);
+  if (state_ == State::kConnecting) {
+    if (!(events & (io::kWritable | io::kHangup))) return;
+    int error = ConnectResult(transport_.fd());
+    if (error == EINPROGRESS) return;
+    if (error) return Fail(FailureOf(error), ErrnoText(error));
+    local_address_ = LocalAddress(transport_.fd());
+    if (!pool_->config_.dial.tls) {
+      Ready();
+    } else {
+      transport_.StartTls(pool_->config_.dial.tls, tls::Engine::kClient);
+      state_ = State::kHandshake;
+      MarkDirty();
+    }
+  } else if (events & io::kWritable) {
+    MarkDirty();
+  }
+  Input();
+}
+
+void HttpConnection::OnTimer() {
+  base::Cells& cells = base::Cells::Local();
+  const PoolStats& stats = pool_->config_.stats;
+  if (state_ == State::kConnecting || state_ == State::kHandshake) {
+    cells.Add(stats.cx_connect_timeout);
+    return Fail(Failure::kConnectTimeout, state_ == State::kConnecting ? "connect timeout" : "TLS handshake timeout");
+  }
+  if (streams_ == 0) {
+    cells.Add(stats.cx_idle_timeout);
+    Fail(Failure::kTerminated, "idle timeout");
+  }
+}
+
+void HttpConnection::Ready() {
+  const PoolConfig& config = pool_->config_;
+  state_ = State::kReady;
+  connect_ns_ = loop_->now() - started_;
+  timer_.Cancel();
+  bool h2 = config.mode == HttpMode::kHttp2;
+  if (config.mode == HttpMode::kAlpn && transport_.tls()) h2 = transport_.tls()->alpn() == "h2";
+  codec_ = h2 ? codec::NewHttp2Client(config.limits) : codec::NewHttp1Client(config.limits);
+  base::Cells& cells = base::Cells::Local();
+  cells.Record(config.stats.cx_connect_ms, connect_ns_ / 1000);
+  cells.Add(h2 ? config.stats.cx_http2_total : config.stats.cx_http1_total);
+  if (transport_.tls()) cells.Add(config.stats.ssl_handshake);
+  --pool_->connecting_count_;
+  pool_->Sort(this);
+  MarkDirty();  // HTTP/2: the preface
+  pool_->ServeWaiting();
+  if (streams_ == 0) ArmIdle();
+}
+
+void HttpConnection::Input() {
+  if (state_ == State::kClosed || state_ == State::kConnecting) return;
+  for (int rounds = 0; rounds < 4; ++rounds) {
+    bool changed = transport_.Read(kReadLimit);
+    if (transport_.tls_failed()) {
+      const tls::Engine& e = *transport_.tls();
+      transport_.Write();  // the alert
+      return Fail(state_ == State::kHandshake ? Failure::kTls : Failure::kTerminated,
+                  std::string(tls::FailureName(e.failure())) + ": " + std::string(e.failure_detail()));
+    }
+    if (state_ == State::kHandshake) {
+      if (changed) MarkDirty();
+      if (transport_.error()) return Fail(Failure::kConnectError, ErrnoText(transport_.error()));
+      if (!transport_.handshaking()) {
+        Ready();
+      } else if (transport_.eof()) {
+        return Fail(Failure::kTls, "peer_closed: the peer closed the connection during the TLS handshake");
+      } else {
+        return;
+      }
+    }
+    if (!transport_.in.empty()) {
+      if (streams_ == 0 && !http2()) {  // bytes nobody asked for: the connection cannot be trusted any more
+        base::Cells::Local().Add(pool_->config_.stats.cx_protocol_error);
+        return Fail(Failure::kTerminated, "bytes on an idle connection");
+      }
+      size_t before = transport_.in.size();
+      bool ok = codec_->Feed(transport_.in);
+      Dispatch();
+      if (!ok) {
+        base::Cells::Local().Add(pool_->config_.stats.cx_protocol_error);
+        if (codec_->wants_emit()) {  // GOAWAY with the reason
+          codec_->Emit(transport_.out);
+          transport_.Write();
+        }
+        return Fail(Failure::kTerminated, codec_->error());
+      }
+      changed |= transport_.in.size() != before;
+    }
+    if (codec_->wants_emit()) MarkDirty();
+    if (transport_.error()) return Fail(Failure::kTerminated, ErrnoText(transport_.error()));
+    if (transport_.eof() && transport_.in.empty()) {
+      codec_->FeedEof();
+      Dispatch();
+      return Fail(Failure::kTerminated, "remote close");
+    }
+    if (!changed || !transport_.more_to_read()) break;
+  }
+  // Left over for fairness: another turn. (A stream that does not consume stops us until Consumed().)
+  if (transport_.more_to_read() && transport_.in.size() < kReadLimit) loop_->Schedule(io::Beat::kAdvance, &input_);
+  pool_->Sort(this);
+  if (codec_ && (codec_->peer_going_away() || codec_->closed()) && streams_ == 0) Fail(Failure::kTerminated, "peer going away");
+}
+
+void HttpConnection::Dispatch() {
+  for (codec::Inbound* in : codec_->ready()) loop_->Schedule(io::Beat::kAdvance, static_cast<Stream*>(in->owner)->task);
+  codec_->ready().clear();
+  for (codec::Inbound* in : codec_->writable()) loop_->Schedule(io::Beat::kAdvance, static_cast<Stream*>(in->owner)->task);
+  codec_->writable().clear();
+}
+
+void HttpConnection::Flush() {
+  if (state_ == State::kClosed || state_ == State::kConnecting) return;
+  for (;;) {
+    if (codec_ && transport_.unsent() < kWriteAhead && codec_->wants_emit()) codec_->Emit(transport_.out);
+    if (!transport_.Write()) return Fail(Failure::kTerminated, ErrnoText(transport_.error()));
+    if (!codec_ || !codec_->wants_emit() || transport_.unsent() >= kWriteAhead || !transport_.can_send_now()) break;
+  }
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(pool_->config_.stats.cx_tx_bytes, transport_.tx - reported_tx_);
+  cells.Add(pool_->config_.stats.cx_rx_bytes, transport_.rx - reported_rx_);
+  reported_tx_ = transport_.tx, reported_rx_ = transport_.rx;
+  if (codec_) Dispatch();
+}
+
+void HttpConnection::Consumed(codec::StreamId id, size_t n) {
+  codec_->Consumed(id, n);
+  if (codec_->wants_emit()) MarkDirty();
+  if (!transport_.in.empty() || transport_.more_to_read()) loop_->Schedule(io::Beat::kAdvance, &input_);
+}
+
+void HttpConnection::ArmIdle() {
+  if (uint64_t t = pool_->config_.idle_timeout_ns) loop_->Arm(&timer_, t);
+}
+
+void HttpConnection::Fail(Failure failure, std::string detail) {
+  if (state_ == State::kClosed) return;
+  State was = state_;
+  state_ = State::kClosed;
+  base::Cells& cells = base::Cells::Local();
+  const PoolStats& stats = pool_->config_.stats;
+  timer_.Cancel();
+  flush_.Unlink(), input_.Unlink();
+  if (streams_ != 0) cells.Add(stats.cx_destroy_remote_with_active_rq);
+  while (Stream* s = open_.PopFront()) {
+    s->conn = nullptr, s->state = Stream::State::kFailed;
+    if (!(s->in.bits & (codec::Inbound::kEnd | codec::Inbound::kReset))) {
+      s->in.bits |= codec::Inbound::kReset;
+      s->in.reset = codec::ResetCode::kConnectionLost;
+    }
+    s->failure = failure, s->failure_detail = detail;
+    --streams_;
+    loop_->Schedule(io::Beat::kAdvance, s->task);
+  }
+  if (transport_.open()) {
+    loop_->Unwatch(transport_.fd(), this);
+    transport_.Close();
+  }
+  Unlink();
+  --pool_->connections_;
+  cells.Sub(stats.cx_active);
+  cells.Add(stats.cx_destroy);
+  if (pool_->config_.breaker.release_connection) pool_->config_.breaker.release_connection(pool_->config_.breaker.cell);
+  loop_->Schedule(io::Beat::kReap, &reap_);
+  if (was != State::kReady) {
+    --pool_->connecting_count_;
+    cells.Add(stats.cx_connect_fail);
+    cells.Add(stats.host_cx_connect_fail);
+    if (failure == Failure::kTls) cells.Add(stats.ssl_connection_error);
+    // The last hope of those waiting, or one connection of several.
+    size_t victims = pool_->connecting_count_ == 0 ? SIZE_MAX : 1;
+    pool_->FailWaiting(victims, failure, detail);
+  } else {
+    pool_->ServeWaiting();
+  }
+}
+
+void HttpConnection::Detach(Stream* s) {
+  s->Unlink();
+  s->conn = nullptr;
+  --streams_;
+  pool_->OnStreamDone(this);
+}
+
+}  // namespace weft::upstream
