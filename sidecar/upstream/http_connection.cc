@@ -11,13 +11,7 @@ constexpr size_t kReadLimit = 64 * 1024;       // plain bytes read ahead of the 
 constexpr size_t kWriteAhead = 128 * 1024;     // emitted and not yet sent
 }  // namespace
 
-HttpConnection::HttpConnection(Pool* pool, io::Loop* loop)
-    : pool_(pool),
-      loop_(loop),
-      flush_{io::Task([](io::Task* t) { static_cast<FlushTask*>(t)->self->Flush(); }), this},
-      input_{io::Task([](io::Task* t) { static_cast<InputTask*>(t)->self->Input(); }), this},
-      reap_{io::Task([](io::Task* t) { delete static_cast<ReapTask*>(t)->self; }), this},
-      timer_{io::Timer([](io::Timer* t) { static_cast<ConnTimer*>(t)->self->OnTimer(); }), this} {}
+HttpConnection::HttpConnection(Pool* pool, io::Loop* loop) : pool_(pool), loop_(loop) {}
 
 HttpConnection::~HttpConnection() {
   if (transport_.open()) loop_->Unwatch(transport_.fd(), this);

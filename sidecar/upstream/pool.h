@@ -20,7 +20,7 @@
 #include "sidecar/base/stats.h"
 #include "sidecar/codec/codec.h"
 #include "sidecar/io/loop.h"
-#include "sidecar/model/address.h"
+#include "sidecar/upstream/bind.h"
 #include "sidecar/upstream/dial.h"
 #include "sidecar/upstream/transport.h"
 
@@ -116,10 +116,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   bool usable() const;
   size_t room() const;
 
-  struct FlushTask : io::Task { HttpConnection* self; };
-  struct InputTask : io::Task { HttpConnection* self; };
-  struct ReapTask : io::Task { HttpConnection* self; };
-  struct ConnTimer : io::Timer { HttpConnection* self; };
+  void Reap() { delete this; }
 
   Pool* pool_;
   io::Loop* loop_;
@@ -132,10 +129,10 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   std::unique_ptr<codec::Codec> codec_;
   base::List<Stream> open_;
   std::string local_address_;
-  FlushTask flush_;
-  InputTask input_;
-  ReapTask reap_;
-  ConnTimer timer_;  // connect timeout, then idle timeout
+  MemberTask<HttpConnection, &HttpConnection::Flush> flush_{this};
+  MemberTask<HttpConnection, &HttpConnection::Input> input_{this};
+  MemberTask<HttpConnection, &HttpConnection::Reap> reap_{this};
+  MemberTimer<HttpConnection, &HttpConnection::OnTimer> timer_{this};  // connect timeout, then idle timeout
 };
 
 class Pool {
