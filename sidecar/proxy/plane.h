@@ -27,6 +27,10 @@ namespace weft::model {
 struct ConfigSnapshot;
 }
 
+namespace weft::filters::local_ratelimit {
+class BucketRegistry;
+}
+
 namespace weft::proxy {
 
 class Worker;
@@ -36,9 +40,11 @@ struct PlaneOptions {
   uint32_t mark = 0;                  // SO_MARK of sockets to upstreams; 0: none (needs CAP_NET_ADMIN otherwise)
   uint64_t max_connections = 0;       // downstream, all workers; 0: 45 % of RLIMIT_NOFILE
   uint32_t record_ring = 8192;        // finished records each worker may hold for main; a power of two
-  std::string server_name = "envoy";  // "server" response header
+  std::string service_cluster;        // user-agent of requests without one, when add_user_agent is on
+  std::string hostname;               // %HOSTNAME% in header values
   std::string sidecar_identity;       // for the record's local_identity when the listener has no certificate
   base::Clock* clock = base::Clock::Real();
+  std::shared_ptr<filters::local_ratelimit::BucketRegistry> buckets;  // null: the plane makes its own
   std::function<void()> wake;         // called from worker threads when a ring is half full: make main drain soon
 };
 
@@ -50,7 +56,7 @@ struct ListenSocket {
   ListenSocket(const ListenSocket&) = delete;
   ~ListenSocket();
 };
-using ListenSockets = std::map<std::string, std::shared_ptr<const ListenSocket>>;  // by listener name
+using ListenSockets = std::map<std::string, std::shared_ptr<const ListenSocket>>;  // by listener name (and address)
 
 class DataPlane {
  public:
@@ -80,7 +86,13 @@ class DataPlane {
  private:
   PlaneOptions options_;
   std::vector<std::unique_ptr<Worker>> workers_;
-  ListenSockets sockets_;
+  struct Bound {
+    std::string wanted;    // as configured; the socket knows the real port
+    std::string listener;
+    std::shared_ptr<const ListenSocket> socket;
+  };
+  using Sockets = std::map<std::string, Bound>;  // by listener name, "\n<n>" appended for further addresses
+  Sockets sockets_;
   bool started_ = false;
 };
 

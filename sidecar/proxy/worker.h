@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "sidecar/io/loop.h"
+#include "sidecar/model/address.h"
 #include "sidecar/proxy/plane.h"
 #include "sidecar/proxy/ring.h"
 
@@ -19,25 +20,29 @@ class WorkerCore;  // what lives on the worker's thread: core.h
 
 class Worker {
  public:
-  Worker(const PlaneOptions& options, uint32_t index);
+  // peers: all workers of the plane, this one too; looked at once they have started.
+  Worker(const PlaneOptions& options, uint32_t index, const std::vector<std::unique_ptr<Worker>>& peers);
   ~Worker();
 
   void Start();
   void Publish(std::shared_ptr<const model::ConfigSnapshot> snapshot, ListenSockets sockets);
   void StartDrain(uint64_t deadline_ns);
   void Stop();
+  // From another worker: an accepted connection that is better served here.
+  void HandOver(int fd, const std::string& listener, const model::Address& peer);
 
   Ring<Record>& records() { return records_; }
   uint64_t active_connections() const { return connections_.load(std::memory_order_relaxed); }
   uint64_t active_requests() const { return requests_.load(std::memory_order_relaxed); }
   io::Loop& loop() { return *loop_; }
-  // Tests: run turns of the loop on this thread instead of Start().
-  WorkerCore& core() { return *core_; }
+  const std::vector<std::unique_ptr<Worker>>& peers() const { return peers_; }
+  void CountConnection(int delta) { connections_.fetch_add(static_cast<uint64_t>(delta), std::memory_order_relaxed); }
+  void CountRequest(int delta) { requests_.fetch_add(static_cast<uint64_t>(delta), std::memory_order_relaxed); }
 
  private:
-  friend class WorkerCore;
-  PlaneOptions options_;
-  uint32_t index_;
+  const PlaneOptions& options_;  // the plane's
+  const uint32_t index_;
+  const std::vector<std::unique_ptr<Worker>>& peers_;
   Ring<Record> records_;
   std::atomic<uint64_t> connections_{0}, requests_{0};
   std::unique_ptr<io::Loop> loop_;

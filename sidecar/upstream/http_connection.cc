@@ -153,6 +153,10 @@ void HttpConnection::Flush() {
   for (;;) {
     if (codec_ && transport_.unsent() < kWriteAhead && codec_->wants_emit()) codec_->Emit(transport_.out);
     if (!transport_.Write()) return Fail(Failure::kTerminated, ErrnoText(transport_.error()));
+    if (codec_ && codec_->write_closed() && transport_.unsent() == 0 && !transport_.write_shut()) {
+      transport_.ShutdownWrite();  // a tunnel whose downstream has finished sending
+      transport_.Write();
+    }
     if (!codec_ || !codec_->wants_emit() || transport_.unsent() >= kWriteAhead || !transport_.can_send_now()) break;
   }
   base::Cells& cells = base::Cells::Local();

@@ -130,7 +130,7 @@ void Pool::OnStreamDone(HttpConnection* c) {
   Sort(c);
   ServeWaiting();
   if (c->streams_ != 0) return;
-  if (!c->usable() || (!c->http2() && c->room() == 0)) {
+  if (!c->usable() || (!c->http2() && (c->room() == 0 || !c->transport_.in.empty()))) {
     // Not reusable: closed once what is still to be said (RST, GOAWAY) is out.
     if (c->codec_->wants_emit()) c->codec_->Emit(c->transport_.out);
     c->transport_.Write();

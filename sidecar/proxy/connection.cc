@@ -1,0 +1,377 @@
+// The life of a downstream connection up to its protocol, and its end. connection_http.cc has the HTTP part.
+#include "sidecar/proxy/connection.h"
+
+#include "sidecar/base/log.h"
+#include "sidecar/filters/rbac/rbac.h"
+#include "sidecar/io/socket.h"
+#include "sidecar/proxy/exchange.h"
+#include "sidecar/proxy/relay.h"
+
+namespace weft::proxy {
+namespace {
+
+constexpr uint64_t kSilenceNs = 300 * base::kMs;        // a client of a server-first protocol says nothing this long
+constexpr uint64_t kHandshakeNs = 10 * base::kSecond;
+constexpr uint64_t kFirstByteNs = 10 * base::kSecond;   // until the codec is known
+constexpr uint64_t kLingerNs = base::kSecond;
+constexpr size_t kSniffLimit = 64 * 1024;
+
+void AddTlsFailure(const ListenerStats& s, tls::Failure f) {
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(s.ssl_connection_error);
+  if (f == tls::Failure::kNoCertificate) cells.Add(s.ssl_fail_verify_no_cert);
+  if (f == tls::Failure::kSanMismatch || f == tls::Failure::kBadSvid) cells.Add(s.ssl_fail_verify_san);
+  if (f == tls::Failure::kUnknownCa || f == tls::Failure::kExpired || f == tls::Failure::kNotYetValid) {
+    cells.Add(s.ssl_fail_verify_error);
+  }
+}
+
+}  // namespace
+
+Connection::Connection(WorkerCore* core, int fd, std::shared_ptr<const model::ListenerEntry> listener, const model::Address& peer)
+    : core_(core), listener_(std::move(listener)), id_(core->NextConnectionId()), started_ns_(core->loop()->now()),
+      started_unix_ns_(core->loop()->wall_now()), peer_(peer), peer_text_(peer.ToString()) {
+  transport_.Open(fd);
+  local_ = model::Address::FromSockaddr(io::LocalAddress(fd).storage);
+  destination_ = local_;
+}
+
+Connection::~Connection() {
+  if (transport_.open()) core_->loop()->Unwatch(transport_.fd(), this);
+}
+
+void Connection::Start() {
+  if (listener_->config->filters & model::kOriginalDst) {
+    if (auto original = io::OriginalDestination(transport_.fd())) {
+      destination_ = model::Address::FromSockaddr(original->storage);
+      restored_ = true;
+    }
+  }
+  if (listener_->config->use_original_dst && restored_) {
+    // The listener that is bound to the address itself, or to its port on any address.
+    auto snapshot = core_->Snapshot();
+    std::shared_ptr<const model::ListenerEntry> any;
+    for (const auto& l : snapshot->listeners) {
+      for (const auto& a : l->config->addresses) {
+        if (a.udp || a.port != destination_.port || l == listener_) continue;
+        if (a.ip == destination_.ip) listener_ = l, any = nullptr;
+        else if (a.ip.is_any() && !any) any = l;
+      }
+    }
+    if (any) listener_ = any;
+  }
+  destination_text_ = destination_.ToString();
+  listener_stats_ = &core_->ListenerStatsOf(*listener_->config);
+  base::Cells::Local().Add(listener_stats_->cx_total);
+  base::Cells::Local().Add(listener_stats_->cx_active);
+  core_->OnConnectionOpen(this);
+  core_->loop()->Watch(transport_.fd(), this);
+  if (!SniffNeeded()) return Match();
+  if (listener_->config->filters & model::kTlsInspector) tls_inspector_ = std::make_unique<filters::TlsInspector>();
+  if (listener_->config->filters & model::kHttpInspector) http_inspector_ = std::make_unique<filters::HttpInspector>();
+  uint64_t limit = listener_->config->listener_filters_timeout_ns;
+  core_->loop()->Arm(&timer_, limit && limit < kSilenceNs ? limit : kSilenceNs);
+}
+
+model::ConnInfo Connection::Info() const {
+  model::ConnInfo info;
+  info.destination = destination_, info.source = peer_, info.direct_source = peer_;
+  info.server_name = sni_, info.transport_protocol = transport_protocol_;
+  for (const auto& a : alpn_) info.application_protocols.push_back(a);
+  return info;
+}
+
+// Only when what the client says first can change the chain.
+bool Connection::SniffNeeded() {
+  const model::Listener& l = *listener_->config;
+  if (!(l.filters & (model::kTlsInspector | model::kHttpInspector))) return false;
+  bool by_name = false;
+  for (const auto& c : l.chains) by_name |= !c->match.server_names.empty() || !c->match.application_protocols.empty();
+  if (by_name) return true;
+  model::ConnInfo info = Info();
+  const model::FilterChain* raw = model::Match(l, info);
+  info.transport_protocol = "tls";
+  return model::Match(l, info) != raw;
+}
+
+void Connection::Sniff(bool timed_out) {
+  using filters::Verdict;
+  Verdict v = Verdict::kNo;
+  if (tls_inspector_) {
+    v = tls_inspector_->Inspect(transport_.in);
+    if (v == Verdict::kFound) {
+      transport_protocol_ = "tls", sni_ = tls_inspector_->sni(), alpn_ = tls_inspector_->alpn();
+    } else if (v == Verdict::kReject) {
+      WEFT_LOG(kConnHandler, kDebug, "closing ", peer_text_, ": ", tls_inspector_->detail());
+      base::Cells::Local().Add(listener_stats_->ssl_connection_error);
+      return AbortNow();
+    }
+  }
+  if (v == Verdict::kNo && http_inspector_) {
+    v = http_inspector_->Inspect(transport_.in);
+    if (v == Verdict::kFound) alpn_.assign(1, std::string(http_inspector_->protocol()));
+  }
+  if (v == Verdict::kNeedMore) {
+    if (transport_.eof() || transport_.broken()) return CloseNow();
+    if (!timed_out) return;
+    const model::Listener& l = *listener_->config;
+    const model::FilterChain* silent = model::Match(l, Info());
+    bool server_first = transport_.in.empty() && silent && silent->tcp() && !silent->tls;
+    if (!server_first && !long_wait_ && l.listener_filters_timeout_ns > kSilenceNs) {
+      long_wait_ = true;
+      return core_->loop()->Arm(&timer_, l.listener_filters_timeout_ns - kSilenceNs);
+    }
+    if (!server_first && !l.continue_on_listener_filters_timeout) {
+      base::Cells::Local().Add(listener_stats_->pre_cx_timeout);
+      return CloseNow();
+    }
+  }
+  timer_.Cancel();
+  tls_inspector_.reset(), http_inspector_.reset();
+  Match();
+}
+
+void Connection::Match() {
+  chain_ = model::Match(*listener_->config, Info());
+  if (!chain_ || chain_->end.index() == 0) {
+    base::Cells::Local().Add(listener_stats_->no_filter_chain_match);
+    RecordRefusal(ResponseFlag::kNoRouteFound, "filter_chain_not_found", "", "");
+    return AbortNow();
+  }
+  OnChain();
+}
+
+void Connection::OnChain() {
+  const auto& contexts = listener_->tls;
+  auto context = chain_->index < contexts.size() ? contexts[chain_->index] : nullptr;
+  if (!chain_->tls) return AfterTransport();
+  if (!context) {  // never warm: the snapshot would not hold it; refuse rather than speak plaintext
+    base::Cells::Local().Add(listener_stats_->ssl_connection_error);
+    return AbortNow();
+  }
+  state_ = State::kHandshake;
+  transport_.StartTls(context, tls::Engine::kServer);
+  core_->loop()->Arm(&timer_, chain_->transport_connect_timeout_ns ? chain_->transport_connect_timeout_ns : kHandshakeNs);
+  core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+}
+
+void Connection::HandshakeFailed() {
+  const tls::Engine* e = tls();
+  bool lost = !transport_.tls_failed();
+  tls::Failure failure = lost ? tls::Failure::kPeerClosed : e->failure();
+  AddTlsFailure(*listener_stats_, failure);
+  WEFT_LOG(kConnection, kDebug, "TLS handshake with ", peer_text_, " failed: ", tls::FailureName(failure), " ", e->failure_detail());
+  RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "downstream_tls_handshake_failed", "", tls::FailureName(failure));
+  transport_.Write();  // the alert
+  CloseNow();
+}
+
+// The byte stream stands: decide who may use it, and as what.
+void Connection::AfterTransport() {
+  timer_.Cancel();
+  if (tls()) {
+    base::Cells::Local().Add(listener_stats_->ssl_handshake);
+    if (sni_.empty()) sni_ = std::string(tls()->sni());
+  }
+  if (!NetworkAllowed()) return;
+  if (const model::TcpProxy* tcp = chain_->tcp()) {
+    state_ = State::kTcp;
+    relay_ = std::make_unique<Relay>(this, *tcp);
+    return relay_->Start();
+  }
+  http_stats_ = &core_->Http(hcm().stat_prefix);
+  state_ = State::kPickCodec;
+  core_->loop()->Arm(&timer_, kFirstByteNs);
+  if (PickCodec() || !transport_.in.empty()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+}
+
+bool Connection::NetworkAllowed() {
+  for (const auto& config : chain_->network_rbac) {
+    filters::rbac::Input in;
+    in.peer = peer_info(), in.destination = &destination_, in.direct_remote = &peer_, in.server_name = sni_;
+    filters::rbac::Verdict v = filters::rbac::Evaluate(*config, in);
+    base::Cells::Local().Add(v.allowed ? listener_stats_->rbac_allowed : listener_stats_->rbac_denied);
+    if (v.allowed) continue;
+    std::string detail = "rbac_access_denied_matched_policy[" + std::string(v.policy.empty() ? "none" : v.policy) + "]";
+    RecordRefusal(ResponseFlag::kUnauthorizedExternalService, detail.c_str(), v.policy, "");
+    AbortNow();
+    return false;
+  }
+  return true;
+}
+
+void Connection::Describe(Record& r) const {
+  switch (listener_->config->direction) {
+    case model::Listener::kInbound: r.direction = Direction::kInbound; break;
+    case model::Listener::kOutbound: r.direction = Direction::kOutbound; break;
+    default: r.direction = Direction::kUnspecified;
+  }
+  r.listener = listener_->config->name;
+  r.connection_id = id_;
+  r.downstream_remote = peer_text_, r.downstream_direct_remote = peer_text_, r.downstream_local = destination_text_;
+  r.requested_server_name = sni_;
+  if (chain_) {
+    r.filter_chain = chain_->name;
+    r.destination_service = chain_->service, r.destination_namespace = chain_->service_namespace;
+  }
+  if (const tls::Engine* e = tls()) {
+    r.tls_version = e->version(), r.tls_cipher = e->cipher();
+    if (const tls::PeerInfo* p = e->peer().get()) {
+      r.peer_identity = p->spiffe_id.empty() && !p->uri_sans.empty() ? p->uri_sans[0] : p->spiffe_id;
+      r.peer_subject = p->subject;
+    }
+  }
+  r.local_identity = core_->options().sidecar_identity;
+}
+
+void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure) {
+  Record r;
+  Describe(r);
+  r.start_unix_ns = started_unix_ns_;
+  r.duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
+  r.flags.Set(flag);
+  r.detail = r.connection_termination = detail;
+  r.policy = policy, r.transport_failure = tls_failure;
+  if (chain_ && chain_->tcp()) r.access_logs = chain_->tcp()->access_logs;
+  if (chain_ && chain_->http()) r.access_logs = chain_->http()->access_logs;
+  if (!r.access_logs) r.access_logs = listener_->config->access_logs;
+  core_->Finish(r);
+}
+
+void Connection::OnReady(uint32_t events) {
+  if (state_ == State::kClosed) return;
+  transport_.OnReady(events);
+  if (state_ == State::kTcp) return relay_->OnDownstream(events);
+  if (events & io::kWritable) MarkDirty();
+  if (events & (io::kReadable | io::kHangup)) Input();
+}
+
+void Connection::Input() {
+  switch (state_) {
+    case State::kClosed:
+      return;
+    case State::kSniff:
+      transport_.Read(kSniffLimit);
+      return Sniff(false);
+    case State::kHandshake: {
+      if (transport_.Read(kSniffLimit)) MarkDirty();
+      if (transport_.tls_failed() || transport_.broken() || (transport_.eof() && transport_.handshaking())) return HandshakeFailed();
+      if (transport_.handshaking()) return;
+      AfterTransport();
+      return;
+    }
+    case State::kTcp:
+      return relay_->OnDownstream(io::kReadable);
+    case State::kClosing:
+      // What still comes is thrown away; its end, or the timer, ends us.
+      do transport_.in.Clear();
+      while (transport_.Read(kSniffLimit) && !transport_.in.empty());
+      if (transport_.eof() || transport_.broken()) CloseNow();
+      return;
+    case State::kPickCodec:
+    case State::kHttp: {
+      bool changed = transport_.Read(kSniffLimit);
+      if (state_ == State::kPickCodec && !PickCodec()) {
+        if (transport_.eof() || transport_.broken()) CloseNow();
+        return;
+      }
+      HttpInput(changed);
+    }
+  }
+}
+
+void Connection::Flush() {
+  if (state_ == State::kClosed) return;
+  constexpr size_t kWriteAhead = 256 * 1024;
+  for (;;) {
+    if (codec_ && transport_.unsent() < kWriteAhead && codec_->wants_emit()) codec_->Emit(transport_.out);
+    if (!transport_.Write()) return CloseNow();
+    if (!codec_ || !codec_->wants_emit() || transport_.unsent() >= kWriteAhead || !transport_.can_send_now()) break;
+  }
+  if (relay_) return relay_->AfterFlush();
+  if (state_ == State::kClosing) {
+    if (transport_.unsent() == 0 && transport_.write_shut() && transport_.eof()) CloseNow();
+    return;
+  }
+  if (!codec_) return;
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(http_stats_->cx_tx_bytes, transport_.tx - reported_tx_), reported_tx_ = transport_.tx;
+  cells.Add(http_stats_->cx_rx_bytes, transport_.rx - reported_rx_), reported_rx_ = transport_.rx;
+  Dispatch();
+  if (codec_->wants_emit() || transport_.unsent()) return;
+  if (codec_->closed()) return CloseAfterFlush();
+  if (codec_->write_closed() && !transport_.write_shut()) {
+    transport_.ShutdownWrite();
+    transport_.Write();
+  }
+}
+
+void Connection::CloseAfterFlush() {
+  if (state_ == State::kClosed || state_ == State::kClosing) return;
+  state_ = State::kClosing;
+  transport_.ShutdownWrite();
+  if (transport_.eof()) {
+    transport_.Write();
+    if (transport_.unsent() == 0) return CloseNow();
+  }
+  core_->loop()->Arm(&timer_, kLingerNs);
+  MarkDirty();
+  core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+}
+
+void Connection::AbortNow() {
+  if (state_ == State::kClosed) return;
+  core_->loop()->Unwatch(transport_.fd(), this);
+  transport_.Abort();
+  CloseNow();
+}
+
+void Connection::CloseNow() {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  timer_.Cancel();
+  flush_.Unlink(), input_.Unlink();
+  if (transport_.open()) {
+    core_->loop()->Unwatch(transport_.fd(), this);
+    transport_.Close();
+  }
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(listener_stats_->cx_destroy);
+  cells.Sub(listener_stats_->cx_active);
+  if (counted_http_) {
+    cells.Add(http_stats_->cx_destroy);
+    cells.Sub(http_stats_->cx_active);
+  }
+  if (relay_) relay_->OnDownstreamGone();
+  for (Exchange* e = exchanges_.front(); e; e = exchanges_.Next(e)) e->Wake();
+  core_->OnConnectionClosed(this);
+  if (exchange_count_ == 0) core_->loop()->Schedule(io::Beat::kReap, &reap_);
+}
+
+void Connection::Reap() { delete this; }
+
+void Connection::OnTimer() {
+  switch (state_) {
+    case State::kSniff:
+      return Sniff(true);
+    case State::kHandshake:
+      base::Cells::Local().Add(listener_stats_->ssl_connection_error);
+      RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "transport_socket_connect_timeout", "", "handshake_timeout");
+      return CloseNow();
+    case State::kPickCodec:
+    case State::kClosing:
+      return CloseNow();
+    case State::kHttp:
+      if (exchange_count_ != 0) return;
+      base::Cells::Local().Add(http_stats_->cx_idle_timeout);
+      codec_->StartDrain();
+      codec_->StartDrain();
+      MarkDirty();
+      return CloseAfterFlush();
+    case State::kTcp:
+    case State::kClosed:
+      return;
+  }
+}
+
+}  // namespace weft::proxy

@@ -1,0 +1,117 @@
+// One downstream connection, from accept to close:
+//
+//   kSniff -> kHandshake -> kPickCodec -> kHttp (exchanges) | kTcp (a relay) -> kClosing -> kClosed
+//
+// Sniffing waits only when the filter chain can depend on what the client says first; where the chain that would take
+// silence ends in tcp_proxy, the wait is short, so that server-first protocols do not stall.
+// Events read, decrypt and feed the codec, then schedule exchanges; Flush is the only writer; deletion is by reap, when
+// the last exchange has gone. Threads: the worker's.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "sidecar/base/list.h"
+#include "sidecar/codec/codec.h"
+#include "sidecar/filters/listener/http_inspector.h"
+#include "sidecar/filters/listener/tls_inspector.h"
+#include "sidecar/model/chain_match.h"
+#include "sidecar/proxy/core.h"
+#include "sidecar/upstream/transport.h"
+
+namespace weft::proxy {
+
+class Exchange;
+class Relay;
+
+class Connection final : public base::ListNode, public io::Handler, public codec::StreamHost {
+ public:
+  Connection(WorkerCore* core, int fd, std::shared_ptr<const model::ListenerEntry> listener, const model::Address& peer);
+  ~Connection();
+  void Start();
+
+  // For exchanges and relays.
+  WorkerCore* core() { return core_; }
+  codec::Codec& codec() { return *codec_; }
+  upstream::Transport& transport() { return transport_; }
+  void MarkDirty() { core_->loop()->Schedule(io::Beat::kFlush, &flush_); }
+  void Consumed(codec::StreamId id, size_t n);
+  void ExchangeDone(Exchange* e, codec::StreamId id);
+  bool gone() const { return state_ == State::kClosed; }
+  bool http2() const { return codec_ && codec_->is_http2(); }
+  const model::ListenerEntry& listener() const { return *listener_; }
+  const model::FilterChain& chain() const { return *chain_; }
+  const model::HttpConnectionManager& hcm() const { return *chain_->http(); }
+  bool chain_ready() const { return chain_ && chain_->http(); }
+  HttpStats& http_stats() { return *http_stats_; }
+  const model::Address& peer() const { return peer_; }
+  const model::Address& destination() const { return destination_; }
+  bool destination_restored() const { return restored_; }
+  const std::string& peer_text() const { return peer_text_; }
+  const std::string& destination_text() const { return destination_text_; }
+  const tls::Engine* tls() const { return transport_.tls(); }
+  const tls::PeerInfo* peer_info() const { return tls() ? tls()->peer().get() : nullptr; }
+  std::string_view server_name() const { return sni_; }
+  uint64_t id() const { return id_; }
+  // The part of a record that is the same for everything on this connection.
+  void Describe(Record& record) const;
+
+  void StartDrain();
+  // Graceful: what is queued is sent, then FIN, then the peer has a moment to read it.
+  void CloseAfterFlush();
+  void CloseNow();
+  void AbortNow();  // the peer sees a reset
+
+ private:
+  friend class Relay;
+  enum class State : uint8_t { kSniff, kHandshake, kPickCodec, kHttp, kTcp, kClosing, kClosed };
+
+  void OnReady(uint32_t events) override;
+  codec::Inbound* OnNewStream(codec::StreamId id) override;
+  void Input();
+  void Flush();
+  void OnTimer();
+  void Reap();
+
+  bool SniffNeeded();
+  void Sniff(bool timed_out);
+  void Match();
+  void OnChain();
+  void AfterTransport();
+  bool NetworkAllowed();
+  bool PickCodec();
+  void StartHttp(bool h2);
+  void HttpInput(bool changed);
+  void Dispatch();
+  void HandshakeFailed();
+  void RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure);
+  void ArmIdle();
+  model::ConnInfo Info() const;
+
+  WorkerCore* core_;
+  std::shared_ptr<const model::ListenerEntry> listener_;
+  const model::FilterChain* chain_ = nullptr;  // owned by listener_
+  State state_ = State::kSniff;
+  bool restored_ = false, draining_ = false, counted_http_ = false, long_wait_ = false;
+  uint64_t id_, started_ns_, started_unix_ns_;
+  model::Address peer_, local_, destination_;
+  std::string peer_text_, destination_text_, sni_;
+  std::vector<std::string> alpn_;
+  std::string_view transport_protocol_ = "raw_buffer";
+  upstream::Transport transport_;
+  std::unique_ptr<filters::TlsInspector> tls_inspector_;
+  std::unique_ptr<filters::HttpInspector> http_inspector_;
+  std::unique_ptr<codec::Codec> codec_;
+  std::unique_ptr<Relay> relay_;
+  base::List<Exchange> exchanges_;
+  size_t exchange_count_ = 0;
+  HttpStats* http_stats_ = nullptr;
+  ListenerStats* listener_stats_ = nullptr;
+  uint64_t reported_rx_ = 0, reported_tx_ = 0;
+  upstream::MemberTask<Connection, &Connection::Flush> flush_{this};
+  upstream::MemberTask<Connection, &Connection::Input> input_{this};
+  upstream::MemberTask<Connection, &Connection::Reap> reap_{this};
+  upstream::MemberTimer<Connection, &Connection::OnTimer> timer_{this};  // of the present state
+};
+
+}  // namespace weft::proxy

@@ -1,0 +1,148 @@
+// The HTTP part of a downstream connection: which codec, feeding it, and the exchanges.
+#include "sidecar/proxy/connection.h"
+
+#include <algorithm>
+
+#include "sidecar/proxy/exchange.h"
+#include "sidecar/proxy/relay.h"
+
+namespace weft::proxy {
+namespace {
+
+constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+constexpr uint64_t kIdleNs = 3600 * base::kSecond;
+constexpr size_t kReadLimit = 64 * 1024;
+
+codec::Limits LimitsOf(const model::HttpConnectionManager& h) {
+  codec::Limits l;
+  l.max_header_bytes = h.max_request_headers_kb * 1024;
+  if (h.common.max_headers_count) l.max_header_count = h.common.max_headers_count;
+  if (h.http2.max_concurrent_streams) l.max_concurrent_streams = h.http2.max_concurrent_streams;
+  if (h.http2.initial_stream_window) l.stream_window = h.http2.initial_stream_window;
+  if (h.http2.initial_connection_window) l.connection_window = h.http2.initial_connection_window;
+  l.accept_http_10 = h.http1.accept_http_10;
+  bool websocket = std::find(h.upgrades.begin(), h.upgrades.end(), "websocket") != h.upgrades.end();
+  l.allow_connect_protocol = h.http2.allow_connect || websocket;
+  return l;
+}
+
+}  // namespace
+
+bool Connection::PickCodec() {
+  if (state_ != State::kPickCodec) return true;
+  using Codec = model::HttpConnectionManager::Codec;
+  std::string_view alpn = tls() ? tls()->alpn() : std::string_view();
+  if (hcm().codec == Codec::kHttp1) return StartHttp(false), true;
+  if (hcm().codec == Codec::kHttp2 || alpn == "h2") return StartHttp(true), true;
+  if (alpn == "http/1.1" || alpn == "http/1.0") return StartHttp(false), true;
+  size_t n = std::min(transport_.in.size(), kPreface.size());
+  if (n == 0) return false;
+  bool prefix = transport_.in.Linearize(n) == kPreface.substr(0, n);
+  if (prefix && n < 4) return false;
+  StartHttp(prefix);
+  return true;
+}
+
+void Connection::StartHttp(bool h2) {
+  state_ = State::kHttp;
+  counted_http_ = true;
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(http_stats_->cx_total);
+  cells.Add(http_stats_->cx_active);
+  cells.Add(h2 ? http_stats_->cx_http2_total : http_stats_->cx_http1_total);
+  if (tls()) cells.Add(http_stats_->cx_ssl_total);
+  codec::Limits limits = LimitsOf(hcm());
+  codec_ = h2 ? codec::NewHttp2Server(limits, this, core_->options().clock) : codec::NewHttp1Server(limits, this);
+  if (draining_ || core_->draining()) codec_->StartDrain();
+  ArmIdle();
+  MarkDirty();
+}
+
+void Connection::ArmIdle() {
+  uint64_t idle = hcm().common.idle_timeout_ns.value_or(kIdleNs);
+  if (idle) core_->loop()->Arm(&timer_, idle);
+}
+
+codec::Inbound* Connection::OnNewStream(codec::StreamId id) {
+  timer_.Cancel();
+  Exchange* e = core_->NewExchange();
+  exchanges_.PushBack(e);
+  ++exchange_count_;
+  return e->Begin(this, id);
+}
+
+void Connection::HttpInput(bool changed) {
+  if (codec_->closed()) {  // nothing more is wanted: Flush closes when the last answer is out
+    transport_.in.Clear();
+    if (transport_.broken()) return CloseNow();
+    return MarkDirty();
+  }
+  for (int rounds = 0; rounds < 4; ++rounds) {
+    if (!transport_.in.empty()) {
+      size_t before = transport_.in.size();
+      bool ok = codec_->Feed(transport_.in);
+      Dispatch();
+      if (!ok) {
+        base::Cells::Local().Add(http_stats_->cx_protocol_error);
+        MarkDirty();
+        if (exchange_count_ == 0) CloseAfterFlush();
+        return;  // closed() holds: Flush closes when the last answer is out
+      }
+      changed |= transport_.in.size() != before;
+    }
+    if (codec_->wants_emit()) MarkDirty();
+    if (transport_.broken()) return CloseNow();
+    if (transport_.eof() && transport_.in.empty()) {
+      bool stays = codec_->FeedEof();
+      Dispatch();
+      if (!stays || exchange_count_ == 0) {
+        if (exchange_count_ != 0 && !codec_->wants_emit() && transport_.unsent() == 0) return CloseNow();
+        return CloseAfterFlush();
+      }
+      return;
+    }
+    if (!changed || !transport_.more_to_read() || transport_.in.size() >= kReadLimit) break;
+    changed = transport_.Read(kReadLimit);
+  }
+  if (transport_.more_to_read() && transport_.in.size() < kReadLimit) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+  if (codec_->closed()) MarkDirty();
+}
+
+void Connection::Dispatch() {
+  for (codec::Inbound* in : codec_->ready()) static_cast<Exchange*>(in->owner)->Wake();
+  codec_->ready().clear();
+  for (codec::Inbound* in : codec_->writable()) static_cast<Exchange*>(in->owner)->Wake();
+  codec_->writable().clear();
+}
+
+void Connection::Consumed(codec::StreamId id, size_t n) {
+  if (gone()) return;
+  codec_->Consumed(id, n);
+  if (codec_->wants_emit()) MarkDirty();
+  if (!transport_.in.empty() || transport_.more_to_read()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+}
+
+void Connection::ExchangeDone(Exchange* e, codec::StreamId id) {
+  e->Unlink();
+  --exchange_count_;
+  if (gone()) {
+    if (exchange_count_ == 0) core_->loop()->Schedule(io::Beat::kReap, &reap_);
+    return;
+  }
+  codec_->Release(id);
+  MarkDirty();
+  if (!transport_.in.empty() || transport_.more_to_read() || transport_.eof()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+  if (exchange_count_ == 0 && state_ == State::kHttp) ArmIdle();
+}
+
+void Connection::StartDrain() {
+  draining_ = true;
+  if (state_ == State::kTcp || !codec_) return;
+  base::Cells::Local().Add(http_stats_->cx_drain_close);
+  codec_->StartDrain();
+  MarkDirty();
+  // HTTP/1 without a request: nothing to finish.
+  if (exchange_count_ == 0 && !codec_->is_http2()) CloseAfterFlush();
+}
+
+}  // namespace weft::proxy

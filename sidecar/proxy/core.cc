@@ -1,0 +1,188 @@
+#include "sidecar/proxy/core.h"
+
+#include <unistd.h>
+
+#include "sidecar/base/log.h"
+#include "sidecar/proxy/connection.h"
+#include "sidecar/proxy/exchange.h"
+#include "sidecar/proxy/listener.h"
+#include "sidecar/proxy/relay.h"
+#include "sidecar/proxy/worker.h"
+
+namespace weft::proxy {
+namespace {
+constexpr uint64_t kSweepNs = 5 * base::kSecond;
+constexpr uint64_t kFinalGoawayNs = base::kSecond;
+constexpr size_t kKeepExchanges = 1024;
+}  // namespace
+
+WorkerCore::WorkerCore(Worker* worker, io::Loop* loop, const PlaneOptions& options, uint32_t index)
+    : worker_(worker), loop_(loop), options_(options), index_(index), clusters_(loop) {
+  loop_->Arm(&sweep_, kSweepNs);
+}
+
+WorkerCore::~WorkerCore() {
+  acceptors_.clear();
+  while (Connection* c = connections_.front()) {
+    c->CloseNow();
+    delete c;
+  }
+  for (Exchange* e : free_exchanges_) delete e;
+}
+
+void WorkerCore::Swap(model::SnapshotPtr snapshot, ListenSockets sockets) {
+  Pin next(new LocalSnapshot(std::move(snapshot)));
+  current_ = std::move(next);
+  next.Reset();
+  clusters_.Update(*current_);
+  buckets_.clear();
+  if (draining_) return;
+  for (auto it = acceptors_.begin(); it != acceptors_.end();) {
+    auto s = sockets.find(it->first);
+    it = s == sockets.end() || s->second.get() != it->second->socket() ? acceptors_.erase(it) : std::next(it);
+  }
+  for (auto& [name, socket] : sockets) {
+    auto& acceptor = acceptors_[name];
+    if (!acceptor) acceptor = std::make_unique<Acceptor>(this, name.substr(0, name.find('\n')), socket);
+  }
+  // Connections of listeners that left or changed finish what they do. A new certificate alone is no change.
+  for (Connection *c = connections_.front(), *following; c; c = following) {
+    following = connections_.Next(c);
+    const model::ListenerEntry* now = current_->FindListener(c->listener().config->name);
+    if (!now || (now->config != c->listener().config && now->config->key != c->listener().config->key)) c->StartDrain();
+  }
+}
+
+bool WorkerCore::Place(int fd, const std::string& listener, const model::Address& peer) {
+  uint64_t total = 0;
+  Worker* least = worker_;
+  for (const auto& w : worker_->peers()) {
+    total += w->active_connections();
+    if (w->active_connections() < least->active_connections()) least = w.get();
+  }
+  if (options_.max_connections && total >= options_.max_connections) {
+    auto snapshot = Snapshot();
+    if (snapshot) {
+      if (const auto* l = snapshot->FindListener(listener)) base::Cells::Local().Add(ListenerStatsOf(*l->config).cx_overflow);
+    }
+    close(fd);
+    return false;
+  }
+  if (least == worker_) {
+    Adopt(fd, listener, peer);
+  } else {
+    least->HandOver(fd, listener, peer);
+  }
+  return true;
+}
+
+void WorkerCore::Adopt(int fd, const std::string& listener, const model::Address& peer) {
+  auto snapshot = Snapshot();
+  if (snapshot && !draining_) {
+    for (const auto& l : snapshot->listeners) {
+      if (l->config->name != listener) continue;
+      (new Connection(this, fd, l, peer))->Start();
+      return;
+    }
+  }
+  close(fd);
+}
+
+void WorkerCore::StartDrain(uint64_t deadline_ns) {
+  if (draining_) return;
+  draining_ = true;
+  acceptors_.clear();
+  for (Connection *c = connections_.front(), *following; c; c = following) {
+    following = connections_.Next(c);
+    c->StartDrain();
+  }
+  loop_->Arm(&final_goaway_, kFinalGoawayNs);
+  loop_->Arm(&drain_deadline_, deadline_ns);
+}
+
+void WorkerCore::OnFinalGoaway() {
+  for (Connection *c = connections_.front(), *following; c; c = following) {
+    following = connections_.Next(c);
+    if (c->http2()) c->StartDrain();
+  }
+}
+
+void WorkerCore::CloseAll() {
+  for (Connection *c = connections_.front(), *following; c; c = following) {
+    following = connections_.Next(c);
+    c->CloseNow();
+  }
+}
+
+void WorkerCore::OnSweep() {
+  clusters_.Sweep(index_ == 0);
+  loop_->Arm(&sweep_, kSweepNs);
+}
+
+HttpStats& WorkerCore::Http(const std::string& prefix) {
+  auto& s = http_stats_[prefix];
+  if (!s) s = std::make_unique<HttpStats>(prefix);
+  return *s;
+}
+
+TcpStats& WorkerCore::Tcp(const std::string& prefix) {
+  auto& s = tcp_stats_[prefix];
+  if (!s) s = std::make_unique<TcpStats>(prefix);
+  return *s;
+}
+
+ListenerStats& WorkerCore::ListenerStatsOf(const model::Listener& listener) {
+  auto& s = listener_stats_[listener.name];
+  if (!s) {
+    std::string prefix = listener.stat_prefix;
+    if (prefix.empty()) prefix = listener.addresses.empty() ? listener.name : listener.addresses[0].ToString();
+    s = std::make_unique<ListenerStats>(prefix);
+  }
+  return *s;
+}
+
+filters::local_ratelimit::Bucket* WorkerCore::BucketOf(const model::LocalRateLimitConfig& config) {
+  auto [it, fresh] = buckets_.try_emplace(&config);
+  if (fresh) it->second = options_.buckets->Get(config);
+  return it->second.get();
+}
+
+Exchange* WorkerCore::NewExchange() {
+  if (free_exchanges_.empty()) return new Exchange(this);
+  Exchange* e = free_exchanges_.back();
+  free_exchanges_.pop_back();
+  return e;
+}
+
+void WorkerCore::FreeExchange(Exchange* e) {
+  if (free_exchanges_.size() < kKeepExchanges) {
+    free_exchanges_.push_back(e);
+  } else {
+    delete e;
+  }
+}
+
+void WorkerCore::Finish(Record& record) {
+  if (current_) record.config_revision = current_.get()->revision;
+  auto& ring = worker_->records();
+  if (ring.Push(record) && ring.size() * 2 == ring.capacity() && options_.wake) options_.wake();
+  record.Reset();
+}
+
+void WorkerCore::OnConnectionOpen(Connection* c) {
+  connections_.PushBack(c);
+  worker_->CountConnection(1);
+}
+
+void WorkerCore::OnConnectionClosed(Connection* c) {
+  c->Unlink();
+  worker_->CountConnection(-1);
+}
+
+void WorkerCore::OnRequest(int delta) { worker_->CountRequest(delta); }
+
+uint64_t WorkerCore::NextConnectionId() { return ++next_connection_ * 64 + index_; }
+
+const char* WorkerCore::Intern(const std::string& text) { return interned_.insert(text).first->c_str(); }
+
+}  // namespace weft::proxy

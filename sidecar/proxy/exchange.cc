@@ -1,0 +1,349 @@
+// Phases, relaying both bodies, timers, and the end of an exchange. The map of the files is in exchange.h.
+#include "sidecar/proxy/exchange.h"
+
+#include <algorithm>
+
+#include "sidecar/http/path.h"
+#include "sidecar/http/status.h"
+
+namespace weft::proxy {
+namespace {
+constexpr uint64_t kHeadersTimeoutNs = 10 * base::kSecond;
+
+void ClearInbound(codec::Inbound& in) {
+  in.bits = 0, in.reset = codec::ResetCode::kNoError, in.error_status = 0, in.error_detail = "";
+  in.head.Clear(), in.trailers.Clear(), in.interim.Clear(), in.body.Clear();
+  in.body_bytes = in.head_bytes = 0;
+}
+}  // namespace
+
+using In = codec::Inbound;
+using http::Token;
+
+Exchange::Exchange(WorkerCore* core) : core_(core) { stream_.task = &advance_; }
+
+void Exchange::Wake() {
+  if (phase_ != Phase::kDone) core_->loop()->Schedule(io::Beat::kAdvance, &advance_);
+}
+
+codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
+  conn_ = c, id_ = id;
+  phase_ = Phase::kHead;
+  timers_ = 0, next_filter_ = 0;
+  head_seen_ = filters_done_ = counted_active_ = false;
+  grpc_ = head_request_ = upgrade_ = overloaded_ = false;
+  request_sent_ = request_end_seen_ = request_abandoned_ = false;
+  response_begun_ = response_ended_ = response_no_body_ = false;
+  holds_request_ = holds_retry_ = holds_host_ = fault_counted_ = fault_abort_due_ = false;
+  attempt_open_ = head_sent_ = upstream_end_seen_ = expects_100_ = false;
+  replayable_ = true;
+  started_ns_ = last_activity_ns_ = core_->loop()->now();
+  idle_ns_ = route_timeout_ns_ = grpc_timeout_ns_ = 0, replay_limit_ = 64 * 1024;
+  table_ = nullptr, found_ = {}, entry_ = nullptr, cluster_ = nullptr, thresholds_ = nullptr, breakers_ = nullptr;
+  host_ = nullptr, source_ = nullptr, reply_headers_ = nullptr, reset_reason_ = "";
+  location_.clear();
+  tried_.clear();
+  retry_ = {};
+  down_.owner = this;
+  record_.start_unix_ns = core_->loop()->wall_now();
+  const auto& hcm = c->hcm();
+  uint64_t limit = hcm.request_headers_timeout_set ? hcm.request_headers_timeout_ns : kHeadersTimeoutNs;
+  if (limit) core_->loop()->Arm(&head_timer_, limit);
+  core_->OnRequest(1);
+  return &down_;
+}
+
+void Exchange::Advance() {
+  if (phase_ == Phase::kDone) return;
+  TouchIdle();
+  if (conn_->gone() || (down_.bits & In::kReset)) return DownstreamGone();
+  if (timers_) {
+    HandleTimers();
+    if (phase_ == Phase::kDone) return;
+  }
+  if (phase_ == Phase::kHead) {
+    if (!(down_.bits & (In::kHead | In::kMalformed))) return;
+    OnHead();
+  } else if ((down_.bits & In::kMalformed) && phase_ != Phase::kReply) {
+    // The head was good, what followed was not: no more of it goes anywhere.
+    record_.flags.Set(ResponseFlag::kDownstreamProtocolError);
+    if (response_begun_) return ResponseBroken();
+    ReleaseStream();
+    LocalReply(down_.error_status ? down_.error_status : 400, down_.error_detail, "");
+  }
+  if (RequestEnded() && !request_end_seen_) {
+    request_end_seen_ = true;
+    record_.request_rx_ns = Since();
+    if (cluster_) ArmRouteTimeout();
+  }
+  if (phase_ == Phase::kAttempt) AdvanceAttempt();
+  if (phase_ == Phase::kReply) PumpResponse();
+  if (phase_ != Phase::kDone) MaybeFinish();
+}
+
+void Exchange::OnHead() {
+  head_timer_.Cancel();
+  const auto& hcm = conn_->hcm();
+  HttpStats& stats = conn_->http_stats();
+  base::Cells& cells = base::Cells::Local();
+  head_seen_ = counted_active_ = true;
+  cells.Add(stats.rq_total);
+  cells.Add(stats.rq_active);
+  cells.Add(conn_->http2() ? stats.rq_http2_total : stats.rq_http1_total);
+  snapshot_ = core_->Snapshot();
+  conn_->Describe(record_);
+  record_.stat_prefix = hcm.stat_prefix;
+  record_.protocol = conn_->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
+  record_.access_logs = hcm.access_logs ? hcm.access_logs : conn_->listener().config->access_logs;
+  http::HeaderMap& head = down_.head;
+  record_.method = head.Value(Token::kMethod), record_.path = head.Value(Token::kPath);
+  record_.authority = head.Value(Token::kAuthority), record_.user_agent = head.Value(Token::kUserAgent);
+  record_.request_header_bytes = down_.head_bytes;
+  head_request_ = record_.method == "HEAD";
+  grpc_ = head.Value(Token::kContentType).starts_with("application/grpc");
+  record_.grpc = grpc_;
+  if (down_.bits & In::kMalformed) {
+    record_.flags.Set(ResponseFlag::kDownstreamProtocolError);
+    if (down_.error_status == 431) cells.Add(stats.rq_too_large);
+    return LocalReply(down_.error_status ? down_.error_status : 400, down_.error_detail, "");
+  }
+  upgrade_ = record_.method == "CONNECT";
+  record_.websocket = upgrade_ && head.Value(Token::kProtocol) == "websocket";
+  idle_ns_ = hcm.stream_idle_timeout_ns;
+  if (idle_ns_) core_->loop()->Arm(&idle_timer_, idle_ns_);
+  if (!upgrade_ && record_.path.starts_with('/')) {
+    http::PathOptions options;
+    options.merge_slashes = hcm.merge_slashes;
+    options.reject_encoded_slash = hcm.escaped_slashes == model::HttpConnectionManager::kReject;
+    switch (http::NormalizePath(head.Value(Token::kPath), options, scratch_)) {
+      case http::PathOutcome::kUnchanged: break;
+      case http::PathOutcome::kChanged: head.Set(Token::kPath, scratch_); break;
+      default: return LocalReply(400, "path_normalization_failed", "");
+    }
+  }
+  PrepareRequestHead();
+  FindRoute();
+  if (RunFilters()) Route();
+}
+
+void Exchange::HandleTimers() {
+  uint8_t fired = timers_;
+  timers_ = 0;
+  HttpStats& stats = conn_->http_stats();
+  base::Cells& cells = base::Cells::Local();
+  if (fired & kHeadTimer && phase_ == Phase::kHead) {
+    cells.Add(stats.rq_header_timeout);
+    snapshot_ = core_->Snapshot();
+    conn_->Describe(record_);
+    record_.access_logs = conn_->hcm().access_logs;
+    LocalReply(408, "request_header_timeout", "request header timeout");
+    return;
+  }
+  if (fired & kWaitTimer) {
+    if (phase_ == Phase::kDelay) {
+      EndFault();
+      phase_ = Phase::kHead;
+      if (!AbortByFault() && RunFilters()) Route();
+    } else if (phase_ == Phase::kBackoff) {
+      StartAttempt();
+    }
+  }
+  if ((fired & kTryTimer) && phase_ == Phase::kAttempt && !response_begun_) {
+    cells.Add(cluster_->stats.rq_per_try_timeout);
+    cluster::TryResult r;
+    r.kind = cluster::TryResult::kPerTryTimeout;
+    AttemptFailed(r, ResponseFlag::kUpstreamRequestTimeout, "per_try_timeout", "per try timeout");
+  }
+  if ((fired & kRouteTimer) && (phase_ == Phase::kAttempt || phase_ == Phase::kBackoff)) {
+    cells.Add(cluster_->stats.rq_timeout);
+    record_.flags.Set(ResponseFlag::kUpstreamRequestTimeout);
+    cluster::Outcome timeout{cluster::Outcome::kTimeout, 0};
+    if (attempt_open_) EndAttempt("timeout", "route timeout", response_begun_ ? nullptr : &timeout);
+    ReleaseStream();
+    record_.detail = "response_timeout";
+    if (response_begun_) return ResponseBroken();
+    LocalReply(504, "response_timeout", "upstream request timeout");
+  }
+  if ((fired & (kIdleTimer | kDurationTimer)) && phase_ != Phase::kDone) {
+    bool idle = fired & kIdleTimer;
+    if (idle) cells.Add(stats.rq_idle_timeout);
+    record_.flags.Set(idle ? ResponseFlag::kStreamIdleTimeout : ResponseFlag::kUpstreamMaxStreamDurationReached);
+    const char* detail = idle ? "stream_idle_timeout" : "max_duration_timeout";
+    if (attempt_open_) EndAttempt("timeout", detail, nullptr);
+    ReleaseStream();
+    record_.detail = detail;
+    if (response_begun_) return ResponseBroken();
+    LocalReply(request_end_seen_ ? 504 : 408, detail, "stream timeout");
+  }
+}
+
+// Armed once; when it fires the deadline may have moved.
+void Exchange::OnIdleTimer() {
+  uint64_t now = core_->loop()->now(), due = last_activity_ns_ + idle_ns_;
+  if (now < due) return core_->loop()->Arm(&idle_timer_, due - now);
+  timers_ |= kIdleTimer;
+  Wake();
+}
+
+void Exchange::SendInterim() {
+  stream_.in.bits &= ~In::kInterim;
+  std::string_view status = stream_.in.interim.Value(Token::kStatus);
+  // 100 has been answered by us already, unless it is to be passed on; hints go to those who asked for HTTP/2 or later.
+  bool pass = status == "100" ? conn_->hcm().proxy_100_continue : status == "103" && conn_->http2();
+  if (pass && !response_begun_) {
+    conn_->codec().SendHead(id_, stream_.in.interim, false);
+    conn_->MarkDirty();
+  }
+  stream_.in.interim.Clear();
+}
+
+void Exchange::SendResponseHead(http::HeaderMap& head, bool end) {
+  response_begun_ = true;
+  response_ended_ = end;
+  record_.status = static_cast<uint32_t>(http::ParseStatus(head.Value(Token::kStatus)));
+  record_.response_header_bytes = head.bytes();
+  record_.response_tx_first_ns = Since();
+  if (auto g = head.Get(Token::kGrpcStatus)) record_.grpc_status = atoi(std::string(*g).c_str());
+  if (record_.access_logs) Capture(head, record_.access_logs->response_headers, record_.response_headers);
+  replay_.Clear(), again_.Clear();
+  conn_->codec().SendHead(id_, head, end);
+  conn_->MarkDirty();
+}
+
+void Exchange::PumpResponse() {
+  if (!response_begun_ || response_ended_) return;
+  In& up = *source_;
+  codec::Codec& down = conn_->codec();
+  bool upstream = source_ == &stream_.in;
+  while (!up.body.empty()) {
+    size_t room = down.SendRoom(id_);
+    if (room == 0) return;
+    size_t n = std::min(room, up.body.size());
+    bool last = n == up.body.size() && (up.bits & In::kEnd) && !(up.bits & In::kTrailers);
+    down.SendBody(id_, up.body, n, last);
+    conn_->MarkDirty();
+    record_.response_bytes += n;
+    response_ended_ = last;
+    if (upstream) {
+      record_.upstream_rx_bytes += n;
+      if (stream_.state == upstream::Stream::State::kOpen) stream_.conn->Consumed(stream_.id, n);
+    }
+  }
+  if (!response_ended_ && (up.bits & In::kEnd)) {
+    if (up.bits & In::kTrailers) {
+      if (auto g = up.trailers.Get(Token::kGrpcStatus)) record_.grpc_status = atoi(std::string(*g).c_str());
+      if (record_.access_logs) Capture(up.trailers, record_.access_logs->response_trailers, record_.response_trailers);
+      down.SendTrailers(id_, up.trailers);
+    } else {
+      down.SendBody(id_, up.body, 0, true);
+    }
+    conn_->MarkDirty();
+    response_ended_ = true;
+  }
+  if (!response_ended_ && upstream && (up.bits & In::kReset)) ResponseBroken();
+}
+
+void Exchange::MaybeFinish() {
+  if (!response_ended_) return;
+  // A tunnel ends when both directions have; anything else with its response.
+  bool tunnel = upgrade_ && source_ == &stream_.in && record_.status >= 200 && record_.status < 300;
+  if (tunnel && !(request_sent_ || (stream_.in.bits & In::kReset) || stream_.state != upstream::Stream::State::kOpen)) return;
+  Finish();
+}
+
+// The response cannot be completed: whoever reads it must see that it was cut.
+void Exchange::ResponseBroken() {
+  if (source_ == &stream_.in && (stream_.in.bits & In::kReset)) {
+    bool lost = stream_.in.reset == codec::ResetCode::kConnectionLost || stream_.in.reset == codec::ResetCode::kTruncated;
+    record_.flags.Set(lost ? ResponseFlag::kUpstreamConnectionTermination : ResponseFlag::kUpstreamRemoteReset);
+    if (record_.detail.empty() || record_.detail == "via_upstream") {
+      record_.detail = lost ? "upstream_reset_after_response_started{connection_termination}"
+                            : "upstream_reset_after_response_started{remote_reset}";
+    }
+    base::Cells::Local().Add(cluster_->stats.rq_rx_reset);
+    cluster::Outcome reset{cluster::Outcome::kReset, 0};
+    if (attempt_open_) EndAttempt("reset", "the response was cut", &reset);
+  }
+  base::Cells::Local().Add(conn_->http_stats().rq_tx_reset);
+  if (!conn_->gone()) {
+    conn_->codec().Reset(id_, codec::ResetCode::kInternal);
+    conn_->MarkDirty();
+  }
+  Finish();
+}
+
+void Exchange::DownstreamGone() {
+  bool stream_reset = !conn_->gone() && down_.reset != codec::ResetCode::kConnectionLost && down_.reset != codec::ResetCode::kTruncated;
+  if (!response_ended_) {
+    record_.flags.Set(stream_reset ? ResponseFlag::kDownstreamRemoteReset : ResponseFlag::kDownstreamConnectionTermination);
+    record_.detail = stream_reset ? "http2.remote_reset" : "downstream_remote_disconnect";
+    base::Cells::Local().Add(conn_->http_stats().rq_rx_reset);
+  }
+  Finish();
+}
+
+void Exchange::Finish() {
+  if (phase_ == Phase::kDone) return;
+  for (io::Timer* t : std::initializer_list<io::Timer*>{&head_timer_, &route_timer_, &try_timer_, &idle_timer_, &wait_timer_, &duration_timer_}) {
+    t->Cancel();
+  }
+  base::Cells& cells = base::Cells::Local();
+  HttpStats& stats = conn_->http_stats();
+  if (attempt_open_) {
+    bool complete = (stream_.in.bits & In::kEnd) && response_begun_;
+    if (!complete) cells.Add(cluster_->stats.rq_tx_reset);
+    int grpc = record_.grpc ? record_.grpc_status : -1;
+    uint16_t status = grpc >= 0 ? cluster::GrpcToHttpStatus(grpc) : static_cast<uint16_t>(record_.status);
+    cluster::Outcome outcome{cluster::Outcome::kResponse, status};
+    bool answered = response_begun_ && source_ == &stream_.in;
+    EndAttempt(answered ? "ok" : "cancelled", answered && complete ? "" : "the caller left", answered ? &outcome : nullptr);
+  }
+  ReleaseStream();
+  EndFault();
+  if (holds_request_) cluster::Breakers::Release(breakers_->requests);
+  if (holds_retry_) cluster::Breakers::Release(breakers_->retries);
+  holds_request_ = holds_retry_ = false;
+  if (cluster_) {
+    cells.Sub(cluster_->stats.rq_active);
+    cells.Record(cluster_->stats.rq_time, static_cast<uint64_t>(Since()) / 1000);
+    if (record_.status) cluster_->stats.codes.Count(record_.status);
+    --cluster_->refs;
+    cluster_ = nullptr;
+  }
+  if (counted_active_) {
+    cells.Sub(stats.rq_active);
+    cells.Record(stats.rq_time, static_cast<uint64_t>(Since()) / 1000);
+    stats.codes.Count(record_.status);
+    if (record_.websocket && source_ == &stream_.in && record_.status / 100 == 2) cells.Sub(stats.cx_upgrades_active);
+  }
+  if (head_seen_ || record_.status) {
+    FillRecord();
+    core_->Finish(record_);
+  }
+  record_.Reset();
+  phase_ = Phase::kDone;
+  advance_.Unlink();
+  core_->OnRequest(-1);
+  conn_->ExchangeDone(this, id_);
+  conn_ = nullptr;
+  core_->loop()->Schedule(io::Beat::kReap, &reap_);
+}
+
+void Exchange::Reap() {
+  ClearInbound(down_), ClearInbound(reply_);
+  stream_.Clear();
+  replay_.Clear(), again_.Clear();
+  snapshot_.Reset();
+  pseudo_host_.reset();
+  core_->FreeExchange(this);
+}
+
+void Exchange::FillRecord() {
+  record_.duration_ns = Since();
+  record_.request_bytes = down_.body_bytes;
+  if (record_.detail.empty()) record_.detail = "via_upstream";
+  record_.grpc = grpc_;
+  if (record_.authority.empty()) record_.authority = down_.head.Value(Token::kAuthority);
+}
+
+}  // namespace weft::proxy

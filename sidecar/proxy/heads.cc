@@ -1,0 +1,326 @@
+// What is done to the heads of requests and responses on their way: identity of the request, of its client, of its trace;
+// what a client may not say itself is taken away. Order as in Envoy's connection manager and router.
+#include <algorithm>
+#include <cstring>
+
+#include "sidecar/http/authority.h"
+#include "sidecar/http/date.h"
+#include "sidecar/proxy/exchange.h"
+
+namespace weft::proxy {
+namespace {
+
+using http::Token;
+using Hcm = model::HttpConnectionManager;
+
+void PutBytes(uint64_t v, uint8_t* to) {
+  for (int i = 7; i >= 0; --i, v >>= 8) to[i] = static_cast<uint8_t>(v);
+}
+
+// "5H" "30S" "100m" "7u" "9n": the gRPC wire format. 0: absent or malformed.
+uint64_t ParseGrpcTimeout(std::string_view v) {
+  if (v.size() < 2 || v.size() > 9) return 0;
+  uint64_t n = 0;
+  for (char c : v.substr(0, v.size() - 1)) {
+    if (c < '0' || c > '9') return 0;
+    n = n * 10 + static_cast<uint64_t>(c - '0');
+  }
+  switch (v.back()) {
+    case 'H': return n * 3600 * base::kSecond;
+    case 'M': return n * 60 * base::kSecond;
+    case 'S': return n * base::kSecond;
+    case 'm': return n * base::kMs;
+    case 'u': return n * 1000;
+    case 'n': return n;
+    default: return 0;
+  }
+}
+
+void Apply(const std::vector<model::HeaderOption>& add, const std::vector<std::string>& remove, http::HeaderMap& head,
+           const auto& expand) {
+  for (const std::string& name : remove) head.Remove(name);
+  for (const model::HeaderOption& o : add) {
+    std::string expanded;
+    std::string_view value = o.value;
+    if (o.has_command) {
+      expanded = expand(o.value);
+      value = expanded;
+    }
+    if (value.empty() && !o.keep_empty_value) continue;
+    bool there = head.Get(o.name).has_value();
+    switch (o.action) {
+      case model::HeaderOption::kAppend: head.Add(o.name, value); break;
+      case model::HeaderOption::kAddIfAbsent:
+        if (!there) head.Add(o.name, value);
+        break;
+      case model::HeaderOption::kOverwrite: head.Set(o.name, value); break;
+      case model::HeaderOption::kOverwriteIfExists:
+        if (there) head.Set(o.name, value);
+        break;
+    }
+  }
+}
+
+std::string WithoutPort(const std::string& address) {
+  size_t colon = address.rfind(':');
+  if (colon == std::string::npos) return address;
+  if (address[0] == '[') return address.substr(1, colon > 2 ? colon - 2 : 0);
+  return address.substr(0, colon);
+}
+
+}  // namespace
+
+// Names only the mesh itself may send; fault headers are the fault filter's business.
+void Exchange::StripHopHeaders() {
+  http::HeaderMap& head = down_.head;
+  bool any = false;
+  for (const auto& e : head) {
+    std::string_view n = e.name();
+    if (n.size() > 8 && n[0] == 'x' && n.starts_with("x-envoy-") && !n.starts_with("x-envoy-fault-")) any = true;
+  }
+  while (any) {
+    any = false;
+    for (const auto& e : head) {
+      std::string_view n = e.name();
+      if (!n.starts_with("x-envoy-") || n.starts_with("x-envoy-fault-")) continue;
+      scratch_ = n;
+      any = true;
+      break;
+    }
+    if (any) head.Remove(scratch_);
+  }
+}
+
+void Exchange::PrepareRequestHead() {
+  http::HeaderMap& head = down_.head;
+  const Hcm& hcm = conn_->hcm();
+  const char* scheme = conn_->tls() ? "https" : "http";
+  if (!hcm.scheme_override.empty()) scheme = hcm.scheme_override.c_str();
+  if (!head.Has(Token::kScheme) || !hcm.scheme_override.empty()) {
+    if (!upgrade_ || record_.websocket) head.Set(Token::kScheme, scheme);
+  }
+  if (hcm.strip_any_host_port || hcm.strip_matching_host_port) {
+    auto parsed = http::ParseAuthority(head.Value(Token::kAuthority));
+    bool strip = parsed && parsed->port && !upgrade_ && (hcm.strip_any_host_port || parsed->port == conn_->destination().port);
+    if (strip) {
+      scratch_ = head.Value(Token::kAuthority);
+      scratch_.resize(scratch_.rfind(':'));
+      head.Set(Token::kAuthority, scratch_);
+    }
+  }
+  StripHopHeaders();
+  // The client's address: ours to say when we are the first hop, else the hop before us told.
+  const std::string& peer = conn_->peer_text();
+  if (hcm.use_remote_address) {
+    if (!hcm.skip_xff_append) {
+      scratch_ = head.Value(Token::kXForwardedFor);
+      if (!scratch_.empty()) scratch_ += ',';
+      scratch_ += WithoutPort(peer);
+      head.Set(Token::kXForwardedFor, scratch_);
+    }
+    if (hcm.xff_num_trusted_hops == 0 || !head.Has(Token::kXForwardedProto)) head.Set(Token::kXForwardedProto, conn_->tls() ? "https" : "http");
+  } else {
+    if (!head.Has(Token::kXForwardedProto)) head.Add(Token::kXForwardedProto, conn_->tls() ? "https" : "http");
+    if (auto xff = head.Get(Token::kXForwardedFor)) {
+      // The last address not added by a trusted hop.
+      std::string_view list = *xff;
+      for (uint32_t skip = hcm.xff_num_trusted_hops; skip > 0; --skip) {
+        size_t comma = list.rfind(',');
+        if (comma == std::string_view::npos) break;
+        list = list.substr(0, comma);
+      }
+      size_t comma = list.rfind(',');
+      std::string_view last = comma == std::string_view::npos ? list : list.substr(comma + 1);
+      while (!last.empty() && last.front() == ' ') last.remove_prefix(1);
+      while (!last.empty() && last.back() == ' ') last.remove_suffix(1);
+      if (auto ip = model::Ip::Parse(last)) record_.downstream_remote = model::Address::FromIp(*ip, 0).ToString();
+    }
+  }
+  if (hcm.add_user_agent && !head.Has(Token::kUserAgent) && !core_->options().service_cluster.empty()) {
+    head.Add(Token::kUserAgent, core_->options().service_cluster);
+  }
+  ForwardClientCert();
+  bool external = hcm.use_remote_address && !hcm.preserve_external_request_id;
+  if (hcm.generate_request_id && (external || head.Value(Token::kXRequestId).empty())) {
+    char id[http::kUuidLength];
+    head.Set(Token::kXRequestId, http::NewUuid4(id));
+  }
+  record_.request_id = head.Value(Token::kXRequestId);
+  TraceHead();
+  if (!hcm.via.empty()) head.Add(Token::kVia, hcm.via);
+  grpc_timeout_ns_ = grpc_ ? ParseGrpcTimeout(head.Value(Token::kGrpcTimeout)) : 0;
+  if (auto expect = head.Get(Token::kExpect); expect && !hcm.proxy_100_continue) {
+    expects_100_ = http::EqualsIgnoreCase(*expect, "100-continue");
+    if (expects_100_) head.Remove(Token::kExpect);
+  }
+}
+
+// A span for this hop: child of the caller's, parent of the next hop's.
+void Exchange::TraceHead() {
+  http::HeaderMap& head = down_.head;
+  const auto& tracing = conn_->hcm().tracing;
+  auto parent = http::ParseTraceparent(head.Value(Token::kTraceparent));
+  if (parent) {
+    PutBytes(parent->span_id, record_.parent_span_id);
+    trace_ = parent->Child();
+  } else {
+    bool sampled = !tracing || core_->random().Double() * 100 < std::min(tracing->random_sampling, tracing->overall_sampling);
+    trace_ = http::TraceContext::NewRoot(sampled);
+    head.Remove(Token::kTracestate);
+  }
+  PutBytes(trace_.trace_hi, record_.trace_id), PutBytes(trace_.trace_lo, record_.trace_id + 8);
+  PutBytes(trace_.span_id, record_.span_id);
+  record_.sampled = trace_.sampled();
+  char text[http::kTraceparentLength];
+  head.Set(Token::kTraceparent, http::FormatTraceparent(trace_, text));
+}
+
+void Exchange::ForwardClientCert() {
+  http::HeaderMap& head = down_.head;
+  const Hcm& hcm = conn_->hcm();
+  if (hcm.xfcc == Hcm::kAlwaysForwardOnly) return;
+  const tls::PeerInfo* peer = conn_->peer_info();
+  if (hcm.xfcc == Hcm::kSanitize || !peer) {
+    head.Remove(Token::kXfcc);
+    return;
+  }
+  if (hcm.xfcc == Hcm::kForwardOnly) return;
+  scratch_.clear();
+  auto put = [&](std::string_view key, std::string_view value, bool quote) {
+    if (!scratch_.empty()) scratch_ += ';';
+    scratch_ += key, scratch_ += '=';
+    if (quote) scratch_ += '"';
+    for (char c : value) {
+      if (quote && (c == '"' || c == '\\')) scratch_ += '\\';
+      scratch_ += c;
+    }
+    if (quote) scratch_ += '"';
+  };
+  if (!core_->options().sidecar_identity.empty()) put("By", core_->options().sidecar_identity, false);
+  put("Hash", peer->sha256_hex, false);
+  if (hcm.xfcc_subject) put("Subject", peer->subject, true);
+  if (hcm.xfcc_uri) {
+    for (const auto& uri : peer->uri_sans) put("URI", uri, false);
+  }
+  if (hcm.xfcc_dns) {
+    for (const auto& dns : peer->dns_sans) put("DNS", dns, false);
+  }
+  if (hcm.xfcc == Hcm::kAppendForward) {
+    std::string joined;
+    if (auto old = head.Joined("x-forwarded-client-cert", joined); old && !old->empty()) scratch_ = std::string(*old) + "," + scratch_;
+  }
+  head.Set(Token::kXfcc, scratch_);
+}
+
+void Exchange::ApplyRequestMutations() {
+  auto expand = [this](const std::string& f) { return Expand(f); };
+  http::HeaderMap& head = down_.head;
+  auto apply = [&](const model::HeaderMutations& m) {
+    if (!m.request_add.empty() || !m.request_remove.empty()) Apply(m.request_add, m.request_remove, head, expand);
+  };
+  // Most specific first, as Envoy, unless the table says otherwise.
+  bool specific_last = table_->config().most_specific_header_mutations_wins;
+  if (specific_last) apply(table_->config().headers), apply(found_.vhost->headers);
+  if (specific_last) apply(found_.route->headers);
+  if (found_.weighted) apply(found_.weighted->headers);
+  if (!specific_last) apply(found_.route->headers), apply(found_.vhost->headers), apply(table_->config().headers);
+  if (found_.route->forward.timeout_set && route_timeout_ns_) {
+    head.Set(Token::kEnvoyExpectedRqTimeout, std::to_string(route_timeout_ns_ / base::kMs));
+  }
+}
+
+void Exchange::ApplyResponseMutations(http::HeaderMap& head) {
+  if (!found_.route || !found_.vhost) return;
+  auto expand = [this](const std::string& f) { return Expand(f); };
+  auto apply = [&](const model::HeaderMutations& m) {
+    if (!m.response_add.empty() || !m.response_remove.empty()) Apply(m.response_add, m.response_remove, head, expand);
+  };
+  bool specific_last = table_->config().most_specific_header_mutations_wins;
+  if (specific_last) apply(table_->config().headers), apply(found_.vhost->headers);
+  if (specific_last) apply(found_.route->headers);
+  if (found_.weighted) apply(found_.weighted->headers);
+  if (!specific_last) apply(found_.route->headers), apply(found_.vhost->headers), apply(table_->config().headers);
+}
+
+void Exchange::PrepareResponseHead(http::HeaderMap& head) {
+  const Hcm& hcm = conn_->hcm();
+  bool upstream = source_ == &stream_.in;
+  if (upstream) {
+    char text[24];
+    auto n = std::to_chars(text, text + sizeof text, record_.upstream_service_ns / static_cast<int64_t>(base::kMs));
+    head.Set(Token::kEnvoyUpstreamServiceTime, std::string_view(text, static_cast<size_t>(n.ptr - text)));
+  }
+  if (cluster_ || found_.route) ApplyResponseMutations(head);
+  if (found_.vhost && found_.vhost->include_attempt_count_in_response && cluster_) {
+    head.Set(Token::kEnvoyAttemptCount, std::to_string(record_.attempt_count));
+  }
+  if (!head.Has(Token::kDate)) head.Add(Token::kDate, http::HttpDate(core_->loop()->wall_now() / base::kSecond));
+  switch (hcm.server_header) {
+    case Hcm::kOverwrite: head.Set(Token::kServer, hcm.server_name); break;
+    case Hcm::kAppendIfAbsent:
+      if (!head.Has(Token::kServer)) head.Add(Token::kServer, hcm.server_name);
+      break;
+    case Hcm::kPassThrough: break;
+  }
+  if (!hcm.via.empty()) head.Add(Token::kVia, hcm.via);
+  if (hcm.always_set_request_id_in_response && !record_.request_id.empty()) head.Set(Token::kXRequestId, record_.request_id);
+}
+
+void Exchange::Capture(const http::HeaderMap& from, const std::vector<std::string>& names, http::HeaderMap& to) {
+  std::string joined;
+  for (const std::string& n : names) {
+    if (auto v = from.Joined(n, joined)) to.Set(n, *v);
+  }
+}
+
+// The operators that make sense in a header while the request is under way; unknown ones become "-".
+std::string Exchange::Expand(const std::string& format) {
+  std::string out;
+  for (size_t i = 0; i < format.size();) {
+    if (format[i] != '%') {
+      out += format[i++];
+      continue;
+    }
+    if (format.compare(i, 2, "%%") == 0) {
+      out += '%', i += 2;
+      continue;
+    }
+    size_t end = format.find('%', i + 1);
+    if (end == std::string::npos) return out + format.substr(i);
+    std::string_view op = std::string_view(format).substr(i + 1, end - i - 1);
+    i = end + 1;
+    auto header = [&](const http::HeaderMap& map) {
+      std::string name(op.substr(op.find('(') + 1));
+      if (!name.empty() && name.back() == ')') name.pop_back();
+      for (char& c : name) c = static_cast<char>(tolower(static_cast<unsigned char>(c)));
+      size_t alternative = name.find('?');
+      auto v = map.Get(name.substr(0, alternative));
+      if (!v && alternative != std::string::npos) v = map.Get(name.substr(alternative + 1));
+      return v ? std::string(*v) : std::string();
+    };
+    if (op.starts_with("REQ(")) out += header(down_.head);
+    else if (op.starts_with("RESP(")) out += header(source_ ? source_->head : reply_.head);
+    else if (op == "PROTOCOL") out += ProtocolText(record_.protocol);
+    else if (op == "RESPONSE_CODE") out += std::to_string(record_.status);
+    else if (op == "RESPONSE_FLAGS") out += record_.flags.empty() ? "-" : record_.flags.ToString();
+    else if (op == "RESPONSE_CODE_DETAILS") out += record_.detail;
+    else if (op == "LOCAL_REPLY_BODY") out += local_body_;
+    else if (op == "UPSTREAM_HOST") out += record_.upstream_host;
+    else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += record_.cluster;
+    else if (op == "ROUTE_NAME") out += record_.route;
+    else if (op == "DOWNSTREAM_REMOTE_ADDRESS") out += record_.downstream_remote;
+    else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_.downstream_remote);
+    else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") out += record_.downstream_direct_remote;
+    else if (op == "DOWNSTREAM_LOCAL_ADDRESS") out += record_.downstream_local;
+    else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_.downstream_local);
+    else if (op == "DOWNSTREAM_LOCAL_PORT") out += std::to_string(conn_->destination().port);
+    else if (op == "DOWNSTREAM_PEER_URI_SAN") out += record_.peer_identity;
+    else if (op == "DOWNSTREAM_PEER_SUBJECT") out += record_.peer_subject;
+    else if (op == "REQUESTED_SERVER_NAME") out += record_.requested_server_name;
+    else if (op == "HOSTNAME") out += core_->options().hostname;
+    else out += '-';
+  }
+  return out;
+}
+
+}  // namespace weft::proxy
