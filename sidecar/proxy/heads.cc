@@ -1,6 +1,7 @@
 // What is done to the heads of requests and responses on their way: identity of the request, of its client, of its trace;
 // what a client may not say itself is taken away. Order as in Envoy's connection manager and router.
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 #include "sidecar/http/authority.h"
