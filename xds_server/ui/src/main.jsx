@@ -1,0 +1,1 @@
+import { render } from 'preact'; render(<main>Weft</main>, document.getElementById('app'));
