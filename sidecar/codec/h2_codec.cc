@@ -66,10 +66,7 @@ struct H2Callbacks {
           return Self(u)->SendData(static_cast<Http2Codec::Stream*>(source->ptr), head, n);
         });
     nghttp2_session_callbacks_set_on_begin_frame_callback(c, [](nghttp2_session*, const nghttp2_frame_hd* hd, void* u) {
-      // Unknown types are ignored by the protocol, but not without end.
-      if (hd->type > NGHTTP2_CONTINUATION && ++Self(u)->unknown_frames_ > 1000 + 10 * Self(u)->counters_.streams) {
-        Self(u)->Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.unknown_frame_flood");
-      }
+      Self(u)->OnFrameHead(hd);
       return 0;
     });
     return c;

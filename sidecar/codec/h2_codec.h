@@ -73,6 +73,7 @@ class Http2Codec final : public Codec {
   friend struct H2Callbacks;
 
   // receiving (h2_recv.cc)
+  void OnFrameHead(const nghttp2_frame_hd* hd);
   int OnBeginHeaders(const nghttp2_frame* frame);
   int OnHeader(const nghttp2_frame* frame, std::string_view name, std::string_view value);
   int OnFrame(const nghttp2_frame* frame);
@@ -137,7 +138,7 @@ class Http2Codec final : public Codec {
   bool goaway_received_ = false, settings_received_ = false, draining_ = false;
   bool broken_ = false;  // Feed must answer false
   bool eof_ = false;
-  uint64_t data_sent_ = 0, window_updates_ = 0, priorities_ = 0, unknown_frames_ = 0;
+  uint64_t data_sent_ = 0, window_updates_ = 0, priorities_ = 0;
   Bucket resets_{200, 100, 200}, ping_rate_{100, 100, 100}, settings_rate_{20, 20, 20};
 };
 

@@ -23,6 +23,19 @@ ResetCode FromWire(uint32_t code) {
 
 }  // namespace
 
+// Frames that nghttp2 ignores without telling us more.
+void Http2Codec::OnFrameHead(const nghttp2_frame_hd* hd) {
+  if (broken_) return;
+  if (hd->type == NGHTTP2_PRIORITY && ++priorities_ > 100 * (1 + counters_.streams)) {
+    Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.priority_flood");
+  }
+  // A head below the highest stream, for one that is not open: late trailers, or a stream id that was passed over.
+  if (hd->type == NGHTTP2_HEADERS && server_ && hd->stream_id <= nghttp2_session_get_last_proc_stream_id(session_) &&
+      nghttp2_session_find_stream(session_, hd->stream_id) == nullptr) {
+    Glitch();
+  }
+}
+
 int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {
   block_ = nullptr;
   block_fields_ = 0, block_bytes_ = 0, block_forbidden_ = false;
@@ -228,9 +241,6 @@ void Http2Codec::CountFrame(const nghttp2_frame* frame) {
     case NGHTTP2_RST_STREAM:
       ++counters_.rx_reset;
       flood = frame->rst_stream.error_code != NGHTTP2_REFUSED_STREAM && !resets_.Take(Now()), why = "http2.reset_flood";
-      break;
-    case NGHTTP2_PRIORITY:
-      flood = ++priorities_ > 100 * (1 + counters_.streams), why = "http2.priority_flood";
       break;
     case NGHTTP2_WINDOW_UPDATE:
       flood = ++window_updates_ > 100 + 4 * counters_.streams + 10 * data_sent_, why = "http2.window_update_flood";
