@@ -742,4 +742,32 @@ std::vector<ResourceView> SnapshotBuilder::View(Type type) const {
   return out;
 }
 
+std::vector<CertificateView> SnapshotBuilder::Certificates() const {
+  // One entry for each distinct TLS configuration in force.
+  std::vector<CertificateView> out;
+  std::set<std::string> seen;
+  auto add = [&](const model::TlsConfig* t, const std::string& where) {
+    if (!t) return;
+    auto secret = [&](const std::vector<model::SdsRef>& refs) {
+      const SecretSlot* s = refs.empty() ? nullptr : Find(refs.front());
+      return s ? s->secret.get() : nullptr;
+    };
+    const model::Secret* certificate = secret(t->certificate_sds);
+    const model::Secret* validation = secret(t->validation_sds);
+    if ((!t->certificate_sds.empty() && !certificate) || (!t->validation_sds.empty() && !validation)) return;
+    auto config = MakeContextConfig(*t, certificate, validation);
+    if (!config || !seen.insert(config->certificate_chain_pem + "|" + config->trusted_ca_pem).second) return;
+    std::string from = certificate ? "secret " + certificate->name
+                       : t->certificate_chain.kind == model::DataSource::kFile ? t->certificate_chain.value : where;
+    out.push_back({from, config->certificate_chain_pem, config->trusted_ca_pem});
+  };
+  for (const auto& [name, slot] : clusters_) if (slot.active) add(slot.active->config->tls.get(), "cluster " + name);
+  for (const auto& [name, slot] : listeners_) {
+    if (!slot.active) continue;
+    for (const auto& chain : slot.active->config->chains) add(chain->tls.get(), "listener " + name);
+    if (slot.active->config->default_chain) add(slot.active->config->default_chain->tls.get(), "listener " + name);
+  }
+  return out;
+}
+
 }  // namespace weft::xds

@@ -53,6 +53,11 @@ struct ResourceView {
   uint64_t refused_unix_ns = 0;
 };
 
+// A certificate in use, for /certs.
+struct CertificateView {
+  std::string where, chain_pem, roots_pem;
+};
+
 class SnapshotBuilder final : public AdsSink {
  public:
   struct Hooks {
@@ -83,6 +88,7 @@ class SnapshotBuilder final : public AdsSink {
 
   model::SnapshotPtr current() const { return current_; }
   std::vector<ResourceView> View(Type type) const;
+  std::vector<CertificateView> Certificates() const;
   // Everything that is known is in force (readiness: initialised).
   bool warming() const;
   std::string WarmingText() const;  // what waits for what, for logs and /ready

@@ -1,0 +1,7 @@
+#include "sidecar/server/options.h"
+#include "sidecar/server/sidecar.h"
+
+int main(int argc, char** argv) {
+  weft::server::Sidecar sidecar(weft::server::ParseOptions(argc, argv));
+  return sidecar.Run();
+}

@@ -1,0 +1,423 @@
+#include "sidecar/server/sidecar.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "api/weft/mesh/v1/mesh.pb.h"
+#include "envoy/config/bootstrap/v3/bootstrap.pb.h"
+#include "sidecar/base/log.h"
+#include "sidecar/cluster/host_set.h"
+
+namespace weft::server {
+
+Sidecar::Sidecar(Options options) : options_(std::move(options)) {
+  auto& s = base::Stats::Get();
+  ids_ = {s.Gauge("server.live"),              s.Gauge("server.uptime"),           s.Gauge("server.state"), s.Gauge("server.concurrency"),
+          s.Gauge("server.total_connections"), s.Gauge("server.memory_allocated"), s.Gauge("server.days_until_first_cert_expiring"),
+          s.Histogram("server.initialization_time_ms")};
+}
+
+Sidecar::~Sidecar() {
+  if (signal_fd_ >= 0) loop_.Unwatch(signal_fd_, &signals_), close(signal_fd_);
+}
+
+base::Status Sidecar::Load() {
+  xds::BootstrapSource source;
+  source.config_path = options_.config_path, source.config_yaml = options_.config_yaml;
+  source.service_node = options_.service_node, source.service_cluster = options_.service_cluster, source.service_zone = options_.service_zone;
+  auto b = xds::LoadBootstrap(source);
+  if (!b) return b.error();
+  bootstrap_ = std::move(*b);
+  for (const std::string& w : bootstrap_.warnings.list()) WEFT_LOG(kConfig, kWarn, w);
+  if (size_t n = bootstrap_.warnings.suppressed()) WEFT_LOG(kConfig, kWarn, n, " more warnings of the same kind");
+  if (bootstrap_.mesh) mark_ = kMark;
+
+  xds::SnapshotBuilder::Hooks hooks;
+  hooks.publish = [this](model::SnapshotPtr s) -> base::Status {
+    if (!plane_) return base::Ok{};
+    auto status = plane_->Publish(std::move(s));
+    // A server behind a static cluster may have moved (DNS): look once the new snapshot is current.
+    if (status) loop_.Post([this] { UpdateAdsChannel(); });
+    return status;
+  };
+  hooks.resolve = [this](const std::string& name, model::Cluster::DnsFamily family, std::function<void(const xds::ResolveAnswer&)> done) {
+    static_assert(static_cast<int>(model::Cluster::kDnsAll) == static_cast<int>(dns::Resolver::kAll));
+    resolver_->Resolve(name, static_cast<dns::Resolver::Family>(family), [done = std::move(done)](const dns::Resolver::Answer& a) {
+      done({!a.addresses.empty(), a.addresses, a.ttl_s, a.error});
+    });
+  };
+  hooks.on_names = [this] {
+    if (ads_) ads_->NamesChanged();
+  };
+  hooks.on_dns = [this](const model::Listener& l, bool added) { OnDns(l, added); };
+  dns::ResolverOptions resolver;
+  resolver.mark = mark_;
+  resolver_ = std::make_unique<dns::Resolver>(&loop_, resolver);
+  builder_ = std::make_unique<xds::SnapshotBuilder>(&loop_, std::move(hooks));
+  if (bootstrap_.mesh) builder_->ExpectIdentity();
+
+  auto body = [](const auto& list, const std::string& name) {
+    for (const auto& p : list) {
+      if (p.name() == name) return p.SerializeAsString();
+    }
+    return std::string();
+  };
+  const auto& resources = bootstrap_.proto->static_resources();
+  for (const auto& s : bootstrap_.secrets) builder_->AddStaticSecret(s, body(resources.secrets(), s->name));
+  for (const auto& c : bootstrap_.clusters) builder_->AddStaticCluster(c, body(resources.clusters(), c->name));
+  for (const auto& l : bootstrap_.listeners) builder_->AddStaticListener(l, body(resources.listeners(), l->name));
+  return base::Ok{};
+}
+
+// Static resources that can never come into force (a bad certificate): a reason not to start.
+std::string Sidecar::StaticErrors() const {
+  std::string out;
+  for (auto [type, what] : {std::pair{xds::Type::kCluster, "cluster"}, {xds::Type::kListener, "listener"}}) {
+    for (const auto& v : builder_->View(type)) {
+      if (v.is_static && !v.error.empty()) out += (out.empty() ? "" : "; ") + std::string(what) + " \"" + v.name + "\": " + v.error;
+    }
+  }
+  return out;
+}
+
+base::Status Sidecar::StartPlane() {
+  proxy::PlaneOptions o;
+  o.workers = options_.concurrency;
+  o.mark = mark_;
+  o.max_connections = bootstrap_.max_downstream_connections;
+  o.wake = [this] {
+    if (wake_posted_.exchange(true)) return;
+    loop_.Post([this] {
+      wake_posted_ = false;
+      DrainRecords();
+    });
+  };
+  plane_ = std::make_unique<proxy::DataPlane>(std::move(o));
+  plane_->Start();
+  if (auto s = builder_->Start(); !s) return s;
+  if (std::string errors = StaticErrors(); !errors.empty()) return base::Error(errors);
+  return base::Ok{};
+}
+
+void Sidecar::OnDns(const model::Listener& listener, bool added) {
+  if (options_.mode == "validate") return;
+  auto it = dns_.find(listener.name);
+  if (!added) {
+    // A changed table follows in the same turn: keep the sockets until it is known that none does.
+    loop_.Post([this, name = listener.name] {
+      for (const auto& v : builder_->View(xds::Type::kListener)) {
+        if (v.name == name) return;
+      }
+      dns_.erase(name);
+    });
+    return;
+  }
+  if (it != dns_.end()) {
+    auto at = it->second->addresses();
+    bool same = at.size() == listener.addresses.size();
+    for (size_t i = 0; same && i < at.size(); ++i) same = at[i].ip == listener.addresses[i].ip && at[i].port == listener.addresses[i].port;
+    if (same) return it->second->Update(*listener.dns);
+    dns_.erase(it);
+  }
+  dns::ServerOptions options;
+  options.mark = mark_;
+  auto server = dns::Server::Create(&loop_, *listener.dns, listener.addresses, options);
+  if (!server) {
+    WEFT_LOG(kDns, kError, "listener \"", listener.name, "\": ", server.error().ToString());
+    return;
+  }
+  dns_[listener.name] = std::move(*server);
+}
+
+// ---- discovery
+
+void Sidecar::StartDiscovery() {
+  if (bootstrap_.mesh) return StartMesh();
+  if (!bootstrap_.has_ads) return;
+  xds::GrpcChannel::Options o;
+  o.authority = bootstrap_.ads.authority.empty() ? bootstrap_.ads.cluster : bootstrap_.ads.authority;
+  o.metadata = bootstrap_.ads.initial_metadata;
+  o.mark = mark_;
+  ads_channel_ = std::make_unique<xds::GrpcChannel>(&loop_, o);
+  ads_ = std::make_unique<xds::AdsClient>(&loop_, ads_channel_.get(), bootstrap_.ads.delta ? xds::Ads::kDelta : xds::Ads::kStateOfTheWorld,
+                                          bootstrap_.node->SerializeAsString(), builder_.get());
+  if (bootstrap_.cds) ads_->WatchAll(xds::Type::kCluster);
+  if (bootstrap_.lds) ads_->WatchAll(xds::Type::kListener);
+  UpdateAdsChannel();
+}
+
+// The server's addresses and TLS are those of its static cluster; the channel starts once that is warm.
+void Sidecar::UpdateAdsChannel() {
+  if (!ads_channel_) return;
+  auto snapshot = builder_->current();
+  const auto* entry = snapshot ? snapshot->FindCluster(bootstrap_.ads.cluster) : nullptr;
+  if (!entry || !entry->hosts) return;
+  std::vector<std::string> addresses;
+  for (const auto& h : entry->hosts->hosts()) addresses.push_back(h.endpoint.address.kind == model::Address::kPipe ? h.endpoint.address.text : h.address);
+  ads_channel_->SetTls(entry->tls);
+  if (addresses == ads_addresses_ || addresses.empty()) return;
+  bool first = ads_addresses_.empty();
+  ads_addresses_ = addresses;
+  ads_channel_->SetAddresses(addresses);
+  if (first) ads_channel_->Start([this](bool up, const std::string& why) { ads_->OnChannel(up, why); });
+}
+
+void Sidecar::StartMesh() {
+  const auto& m = *bootstrap_.mesh;
+  xds::MeshOptions o;
+  o.server_address = m.server_address();
+  if (!m.server_name().empty()) o.server_name = m.server_name();
+  o.token_file = m.token_file(), o.trust_domain = m.trust_domain(), o.identity_dir = m.identity_dir();
+  o.workload = m.workload().SerializeAsString();
+  o.workload_id = m.workload().id(), o.service = m.workload().service();
+  o.service_namespace = m.workload().namespace_().empty() ? "default" : m.workload().namespace_();
+  o.mark = mark_;
+  if (m.telemetry()) {
+    telemetry::EventOptions e;
+    e.workload_id = o.workload_id, e.service = o.service, e.service_namespace = o.service_namespace, e.version = m.workload().version();
+    events_ = std::make_unique<telemetry::EventStream>(&loop_, e);
+  }
+  xds::MeshClient::Hooks hooks;
+  hooks.on_identity = [this](const xds::MeshIdentity& id) {
+    builder_->SetIdentity(id.chain_pem, id.key_pem, id.roots_pem);
+    if (ads_) return;
+    ads_ = std::make_unique<xds::AdsClient>(&loop_, mesh_->channel(), bootstrap_.ads.delta ? xds::Ads::kDelta : xds::Ads::kStateOfTheWorld,
+                                            bootstrap_.node->SerializeAsString(), builder_.get());
+    ads_->WatchAll(xds::Type::kCluster);
+    ads_->WatchAll(xds::Type::kListener);
+  };
+  hooks.on_channel = [this](bool up, const std::string& why) {
+    if (ads_) ads_->OnChannel(up, why);
+    if (events_) events_->OnChannel(mesh_->channel(), up);
+  };
+  mesh_ = std::make_unique<xds::MeshClient>(&loop_, std::move(o), std::move(hooks));
+  mesh_->Start();
+}
+
+// ---- admin
+
+bool Sidecar::Initialized() {
+  if (initialized_) return true;
+  bool waited = loop_.now() - started_ns_ >= xds::SnapshotBuilder::kFetchTimeoutNs;
+  if (mesh_) {
+    // A member without its configuration would pass nothing on: it is not ready, however long that takes.
+    if (!mesh_->joined() || !ads_ || !ads_->initialized() || builder_->warming()) return false;
+  } else if (!waited && (builder_->warming() || (ads_ && !ads_->initialized()))) {
+    return false;
+  }
+  initialized_ = true;
+  base::Cells::Local().Record(ids_.initialization, (loop_.now() - started_ns_) / 1000);
+  WEFT_LOG(kMain, kInfo, "all clusters and listeners initialized: ready after ", (loop_.now() - started_ns_) / base::kMs, " ms");
+  return true;
+}
+
+admin::AdminState::Phase Sidecar::Phase() {
+  if (draining_ || quitting_) return admin::AdminState::kDraining;
+  return Initialized() ? admin::AdminState::kLive : admin::AdminState::kInitializing;
+}
+
+std::string Sidecar::WhyNotReady() {
+  if (draining_) return "draining";
+  if (!mesh_ && !healthy_) return "health check failed by the admin";
+  if (Initialized()) return "";
+  if (mesh_ && !mesh_->joined()) return mesh_->last_error().empty() ? "joining the mesh" : mesh_->last_error();
+  if (ads_ && !ads_->connected()) return "no discovery stream: " + ads_->last_error();
+  if (ads_ && !ads_->initialized()) return "waiting for the first configuration";
+  return builder_->WarmingText();
+}
+
+base::Status Sidecar::StartAdmin() {
+  admin_state_.phase = [this] { return Phase(); };
+  admin_state_.why_not_ready = [this] { return WhyNotReady(); };
+  // In the mesh the flag is the application's readiness and goes to the server; the sidecar's own /ready stays its own.
+  admin_state_.healthy = [this] { return mesh_ ? true : healthy_; };
+  admin_state_.set_health = [this](bool good) {
+    healthy_ = good;
+    if (mesh_) mesh_->SetReady(good);
+  };
+  admin_state_.drain_listeners = [this] { plane_->StartDrain(uint64_t{options_.drain_time_s} * base::kSecond); };
+  admin_state_.quit = [this] { loop_.Post([this] { Quit(); }); };
+  admin_state_.reopen_logs = [this] { logger_.Reopen(); };
+  admin_state_.uptime_s = [this] { return (loop_.now() - started_ns_) / base::kSecond; };
+  admin_state_.version = kVersion;
+  admin_state_.options = options_.Encoded();
+  admin_state_.bootstrap = &bootstrap_;
+  admin_state_.builder = builder_.get();
+  admin_state_.plane = plane_.get();
+  admin_state_.ads = [this] { return ads_.get(); };
+  admin_state_.mesh = [this] { return mesh_.get(); };
+  admin_state_.started_unix_ns = loop_.wall_now();
+  const model::Address& at = bootstrap_.admin.address;
+  if (at.kind == model::Address::kNone) return base::Ok{};
+  admin_ = std::make_unique<admin::HttpServer>(&loop_);
+  admin::RegisterEndpoints(admin_.get(), &admin_state_);
+  auto bound = admin_->Listen(at.kind == model::Address::kPipe ? at.text : at.ToString());
+  if (!bound) return std::move(bound.error()).In("admin.address");
+  WEFT_LOG(kMain, kInfo, "admin address: ", *bound);
+  if (!options_.admin_address_path.empty()) {
+    std::ofstream out(options_.admin_address_path);
+    out << *bound;
+    if (!out) return base::Error("cannot write " + options_.admin_address_path).In("--admin-address-path");
+  }
+  return base::Ok{};
+}
+
+// ---- records, shutdown
+
+void Sidecar::DrainRecords() {
+  plane_->DrainRecords([this](proxy::Record& r) {
+    logger_.Log(r);
+    if (events_) events_->Add(r);
+  });
+  if (uint64_t lost = plane_->dropped_records(); lost != dropped_seen_) {
+    if (events_) events_->AddDropped(lost - dropped_seen_);
+    dropped_seen_ = lost;
+  }
+}
+
+void Sidecar::OnTick() {
+  loop_.Arm(&tick_, kTickNs);
+  DrainRecords();
+  if (loop_.now() - last_flush_ns_ >= base::kSecond || draining_) {
+    last_flush_ns_ = loop_.now();
+    logger_.Flush();
+  }
+  if (loop_.now() - last_gauges_ns_ >= base::kSecond) {
+    last_gauges_ns_ = loop_.now();
+    auto& cells = base::Cells::Local();
+    auto phase = Phase();
+    cells.Set(ids_.live, phase == admin::AdminState::kLive), cells.Set(ids_.state, static_cast<uint64_t>(phase));
+    cells.Set(ids_.uptime, (loop_.now() - started_ns_) / base::kSecond);
+    cells.Set(ids_.concurrency, options_.concurrency), cells.Set(ids_.connections, plane_->active_connections());
+    struct mallinfo2 m = mallinfo2();
+    cells.Set(ids_.memory, m.uordblks + m.hblkhd);
+    if (mesh_ && mesh_->joined()) {
+      int64_t left = mesh_->identity().not_after_unix_s - static_cast<int64_t>(loop_.wall_now() / base::kSecond);
+      cells.Set(ids_.cert_days, static_cast<uint64_t>(std::max<int64_t>(0, left / 86400)));
+    }
+  }
+  if (quitting_) {
+    // What is measured should still arrive: a short wait for the last acknowledgements.
+    bool done = !events_ || events_->Flush();
+    if (done || loop_.now() >= exit_by_ns_) loop_.Stop();
+    return;
+  }
+  if (!draining_) return;
+  if (!drain_started_ && loop_.now() >= drain_at_ns_) {
+    drain_started_ = true;
+    plane_->StartDrain(deadline_ns_ > loop_.now() ? deadline_ns_ - loop_.now() : 0);
+  }
+  if (drain_started_ && (plane_->active_connections() == 0 || loop_.now() >= deadline_ns_ + base::kSecond)) Quit();
+}
+
+void Sidecar::BeginDrain() {
+  if (draining_) return;
+  draining_ = true;
+  WEFT_LOG(kMain, kInfo, "draining: up to ", options_.drain_time_s, " s for ", plane_->active_connections(), " connections");
+  deadline_ns_ = loop_.now() + uint64_t{options_.drain_time_s} * base::kSecond;
+  // Callers are told first and go elsewhere; connections that still come are served until that has spread.
+  drain_at_ns_ = loop_.now();
+  if (mesh_) {
+    mesh_->SetDraining();
+    drain_at_ns_ += std::min<uint64_t>(base::kSecond, uint64_t{options_.drain_time_s} * base::kSecond / 2);
+  }
+}
+
+void Sidecar::Quit() {
+  if (quitting_) return;
+  quitting_ = true;
+  exit_by_ns_ = loop_.now() + 2 * base::kSecond;
+  WEFT_LOG(kMain, kInfo, "shutting down");
+  DrainRecords();
+  logger_.Flush();
+  loop_.Arm(&tick_, 0);
+}
+
+void Sidecar::OnSignal() {
+  signalfd_siginfo info;
+  while (read(signal_fd_, &info, sizeof info) == sizeof info) {
+    WEFT_LOG(kMain, kInfo, "caught ", strsignal(static_cast<int>(info.ssi_signo)));
+    if (info.ssi_signo == SIGTERM) BeginDrain();
+    else if (info.ssi_signo == SIGINT) Quit();
+    else if (info.ssi_signo == SIGUSR1) logger_.Reopen();
+  }
+}
+
+int Sidecar::Run() {
+  auto fail = [&](const base::Error& e) {
+    fprintf(stderr, "error: %s\n", e.ToString().c_str());
+    return 1;
+  };
+  auto level = base::ParseLevel(options_.log_level);
+  if (!level) return fail(std::move(level.error()).In("--log-level"));
+  base::SetAllLevels(*level);
+  if (!options_.component_log_level.empty()) {
+    if (auto s = base::SetComponentLevels(options_.component_log_level); !s) return fail(std::move(s.error()).In("--component-log-level"));
+  }
+  for (const std::string& flag : options_.ignored) WEFT_LOG(kMain, kWarn, flag, " does nothing here");
+  if (!options_.enable_core_dump) {
+    // Keys live in this memory: no other process of the same user reads it, and no core file holds it.
+    prctl(PR_SET_DUMPABLE, 0);
+    rlimit none{0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+  }
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+  sigset_t set;
+  sigemptyset(&set);
+  for (int s : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&set, s);
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+
+  std::string name = options_.config_path.empty() ? "--config-yaml" : options_.config_path;
+  if (options_.config_path.empty() && options_.config_yaml.empty())
+    return fail(base::Error("a bootstrap is needed: -c FILE or --config-yaml TEXT"));
+  loop_.RunOnce(0);  // reads the clock
+  started_ns_ = loop_.now();
+  if (auto s = Load(); !s) return fail(s.error());
+  if (options_.mode == "validate") {
+    if (auto s = builder_->Start(); !s) return fail(s.error());
+    if (std::string errors = StaticErrors(); !errors.empty()) return fail(base::Error(errors).In(name));
+    printf("configuration '%s' OK\n", name.c_str());
+    return 0;
+  }
+  signal_fd_ = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+  loop_.Watch(signal_fd_, &signals_);
+  WEFT_LOG(kMain, kInfo, "weft sidecar ", kVersion, " node \"", bootstrap_.node_id, "\", ", options_.concurrency, " workers");
+  if (auto s = StartPlane(); !s) {
+    plane_->Stop();
+    return fail(s.error());
+  }
+  StartDiscovery();
+  if (auto s = StartAdmin(); !s) {
+    plane_->Stop();
+    return fail(s.error());
+  }
+  if (options_.mode == "init_only") {
+    plane_->Stop();
+    return 0;
+  }
+  loop_.Arm(&tick_, kTickNs);
+  loop_.Run();
+
+  if (ads_) ads_->Stop();
+  if (events_) events_->Stop();
+  if (mesh_) mesh_->Stop();
+  if (ads_channel_) ads_channel_->Stop();
+  plane_->Stop();
+  plane_->DrainRecords([this](proxy::Record& r) { logger_.Log(r); });
+  logger_.Flush();
+  admin_.reset();
+  WEFT_LOG(kMain, kInfo, "exiting");
+  return 0;
+}
+
+}  // namespace weft::server
