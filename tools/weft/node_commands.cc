@@ -31,7 +31,7 @@ void Run(Context& c, RunFlags& f) {
     if (!port) throw Failure(error, cli::kUsage);
     f.o.ports.push_back(*port);
   }
-  auto ready = run::ParseReady(f.ready.empty() ? "tcp" : f.ready, f.o.ports.empty() ? 0 : f.o.ports[0].number, error);
+  auto ready = run::ParseReady(!f.ready.empty() ? f.ready : f.o.ports.empty() ? "none" : "tcp", f.o.ports.empty() ? 0 : f.o.ports[0].number, error);
   if (!ready) throw Failure(error, cli::kUsage);
   f.o.ready = *ready;
   if (!run::IsLabel(f.o.service)) throw Failure("--service " + f.o.service + ": a DNS label is wanted (a-z, 0-9, -)", cli::kUsage);
@@ -50,10 +50,10 @@ void AddRun(CLI::App& app, Context& c) {
   sub->fallthrough(false);
   auto& o = f->o;
   sub->add_option("--service", o.service, "its name in the mesh")->required();
-  sub->add_option("--port", f->ports, "PORT[:http|http2|grpc|tcp][@SERVICE_PORT], repeatable")->required()->allow_extra_args(false);
+  sub->add_option("--port", f->ports, "PORT[:http|http2|grpc|tcp][@SERVICE_PORT], repeatable; none for a program that only calls")->allow_extra_args(false);
   sub->add_option("--namespace", o.ns);
   sub->add_option("--version", o.version);
-  sub->add_option("--ready", f->ready, "http:[PORT]/PATH or tcp[:PORT] (default: the first port accepts)");
+  sub->add_option("--ready", f->ready, "http:[PORT]/PATH, tcp[:PORT] or none (default: the first port accepts)");
   sub->add_option("--join-token-file", o.token_file, "join token (default: minted through --server)");
   sub->add_option("--server", c.connection.server)->envname("WEFT_SERVER");
   sub->add_option("--token-file", c.connection.token_file)->envname("WEFT_TOKEN_FILE");

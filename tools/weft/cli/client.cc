@@ -89,7 +89,7 @@ std::string Client::Token() const {
   if (!connection_.token_file.empty()) {
     places = {connection_.token_file};
   } else {
-    places = {"/var/lib/weft/api-token", "/run/weft-demo/data/api-token"};
+    places = {"/var/lib/weft/api-token", "/var/lib/weft-demo/data/api-token"};
   }
   for (const std::string& path : places) {
     std::ifstream in(path);

@@ -16,6 +16,7 @@
 namespace weft::run {
 
 bool Probe(const ReadySpec& spec, const std::string& address, int timeout_ms) {
+  if (spec.kind == ReadySpec::Kind::kNone) return true;
   sockaddr_in a = {};
   a.sin_family = AF_INET;
   a.sin_port = htons(spec.port);

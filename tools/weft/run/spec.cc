@@ -44,6 +44,10 @@ std::optional<PortSpec> ParsePort(std::string_view text, std::string& error) {
 std::optional<ReadySpec> ParseReady(std::string_view text, uint16_t default_port, std::string& error) {
   ReadySpec spec;
   spec.port = default_port;
+  if (text == "none") {
+    spec.kind = ReadySpec::Kind::kNone;
+    return spec;
+  }
   const size_t colon = text.find(':');
   const std::string_view kind = text.substr(0, colon);
   std::string_view rest = colon == std::string_view::npos ? std::string_view() : text.substr(colon + 1);
@@ -60,7 +64,7 @@ std::optional<ReadySpec> ParseReady(std::string_view text, uint16_t default_port
     return spec;
   }
   if (kind != "tcp" || (colon != std::string_view::npos && !ParsePortNumber(rest, spec.port))) {
-    error = "--ready " + std::string(text) + ": expected tcp, tcp:PORT or http:[PORT]/PATH";
+    error = "--ready " + std::string(text) + ": expected tcp, tcp:PORT, http:[PORT]/PATH or none";
     return std::nullopt;
   }
   return spec;

@@ -16,7 +16,7 @@ struct PortSpec {
 };
 
 struct ReadySpec {
-  enum class Kind { kTcp, kHttp } kind = Kind::kTcp;
+  enum class Kind { kTcp, kHttp, kNone } kind = Kind::kTcp;
   uint16_t port = 0;
   std::string path;             // kHttp: 2xx and 3xx pass
 };
@@ -24,7 +24,8 @@ struct ReadySpec {
 // "8000", "8000:grpc", "8000:http@80", "8000@80"; nullopt and `error` when it is none of these.
 std::optional<PortSpec> ParsePort(std::string_view text, std::string& error);
 
-// "tcp", "tcp:8000", "http:/healthz", "http:8000/healthz"; the port defaults to `default_port`.
+// "tcp", "tcp:8000", "http:/healthz", "http:8000/healthz", "none" (ready as soon as it runs); the port defaults to
+// `default_port`.
 std::optional<ReadySpec> ParseReady(std::string_view text, uint16_t default_port, std::string& error);
 
 // A DNS label: what names of services, namespaces and versions must be. Versions may also hold dots.

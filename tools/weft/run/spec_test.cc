@@ -35,6 +35,7 @@ TEST(ParseReady, AllForms) {
   std::string error;
   EXPECT_EQ(ParseReady("tcp", 8000, error)->port, 8000);
   EXPECT_EQ(ParseReady("tcp:9", 8000, error)->port, 9);
+  EXPECT_EQ(ParseReady("none", 0, error)->kind, ReadySpec::Kind::kNone);
   auto http = ParseReady("http:/healthz", 8000, error);
   ASSERT_TRUE(http.has_value());
   EXPECT_EQ(http->path, "/healthz");
