@@ -187,13 +187,15 @@ void Exchange::ForwardClientCert() {
   }
   if (hcm.xfcc == Hcm::kForwardOnly) return;
   scratch_.clear();
+  // A name in a certificate is the peer's text: it must not end its value, its element or the field.
   auto put = [&](std::string_view key, std::string_view value, bool quote) {
     if (!scratch_.empty()) scratch_ += ';';
     scratch_ += key, scratch_ += '=';
+    quote |= value.find_first_of(",;=\" \\") != std::string_view::npos;
     if (quote) scratch_ += '"';
     for (char c : value) {
-      if (quote && (c == '"' || c == '\\')) scratch_ += '\\';
-      scratch_ += c;
+      if (c == '"' || c == '\\') scratch_ += '\\';
+      scratch_ += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
     }
     if (quote) scratch_ += '"';
   };
