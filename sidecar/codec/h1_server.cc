@@ -104,6 +104,7 @@ bool Http1Server::Target(std::string_view method, std::string_view target) {
 }
 
 bool Http1Server::FirstLine(std::string_view line) {
+  if (!ValidFieldValue(line)) return Bad(400, "http1.invalid_request_line");  // before any of it is stored
   const size_t a = line.find(' ');
   const size_t b = a == std::string_view::npos ? a : line.find(' ', a + 1);
   if (b == std::string_view::npos) return Bad(400, "http1.invalid_request_line");
