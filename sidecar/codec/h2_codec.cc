@@ -120,7 +120,7 @@ Http2Codec::Http2Codec(const Limits& limits, StreamHost* host, base::Clock* cloc
 
 Http2Codec::~Http2Codec() {
   nghttp2_session_del(session_);  // calls nothing back
-  for (auto& [id, s] : streams_) delete s;
+  streams_.ForEach([](Stream* s) { delete s; });
   for (Stream* s : spare_) delete s;
 }
 
@@ -132,11 +132,6 @@ uint64_t Http2Codec::Now() const {
 }
 
 // ---------------------------------------------------------------- streams
-
-Http2Codec::Stream* Http2Codec::Find(StreamId id) const {
-  const auto it = streams_.find(id);
-  return it == streams_.end() ? nullptr : it->second;
-}
 
 Http2Codec::Stream* Http2Codec::ByWire(int32_t wire) const {
   return static_cast<Stream*>(nghttp2_session_get_stream_user_data(session_, wire));
@@ -151,13 +146,13 @@ Http2Codec::Stream* Http2Codec::New(StreamId id, int32_t wire, Inbound* inbound)
     spare_.pop_back();
   }
   s->id = id, s->wire = wire, s->inbound = inbound;
-  streams_.emplace(id, s);
+  streams_.Insert(s);
   ++counters_.streams;
   return s;
 }
 
 void Http2Codec::Delete(Stream* s) {
-  streams_.erase(s->id);
+  streams_.Erase(s->id);
   if (spare_.size() < 16) {
     s->~Stream();
     new (s) Stream;
@@ -221,10 +216,10 @@ void Http2Codec::Glitch() {
 }
 
 void Http2Codec::AbortAll(ResetCode code) {
-  for (auto& [id, s] : streams_) {
+  streams_.ForEach([&](Stream* s) {
     const bool complete = s->received_end && (server_ ? s->sent_end : true);
     if (!complete) MarkReset(s, code, error_);
-  }
+  });
 }
 
 // ---------------------------------------------------------------- connection

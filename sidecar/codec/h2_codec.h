@@ -10,11 +10,11 @@
 
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "sidecar/codec/codec.h"
 #include "sidecar/codec/message.h"
+#include "sidecar/codec/stream_table.h"
 
 namespace weft::codec {
 
@@ -95,7 +95,7 @@ class Http2Codec final : public Codec {
   void FillHead(const http::HeaderMap& head, bool trailers);
   bool Submit(Stream* s, const http::HeaderMap& head, bool end);
 
-  Stream* Find(StreamId id) const;
+  Stream* Find(StreamId id) const { return streams_.Find(id); }
   Stream* ByWire(int32_t wire) const;
   Stream* New(StreamId id, int32_t wire, Inbound* inbound);
   void Delete(Stream* s);
@@ -116,7 +116,7 @@ class Http2Codec final : public Codec {
   base::Clock* const clock_;
   const bool server_;
   nghttp2_session* session_ = nullptr;
-  std::unordered_map<StreamId, Stream*> streams_;
+  StreamTable<Stream> streams_;
   std::vector<Stream*> spare_;  // for reuse
   io::Buffer pending_;          // frames produced while feeding
   io::Buffer* sink_ = nullptr;  // where SendData writes, and how much it may hold

@@ -215,16 +215,15 @@ void Http2Codec::OnData(int32_t wire, std::string_view data) {
 void Http2Codec::OnSettings() {
   settings_received_ = true;
   if (server_) return;
-  for (auto& [id, s] : streams_) {
-    if (!s->held_head) continue;
+  streams_.ForEach([&](Stream* s) {
     const std::unique_ptr<http::HeaderMap> head = std::move(s->held_head);
-    if (!s->inbound) continue;
+    if (!head || !s->inbound) return;
     if (nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) != 1) {
       MarkReset(s, ResetCode::kHttp11Required, "http2.extended_connect_not_supported");
     } else if (!Submit(s, *head, s->end && s->send.empty() && !s->trailers)) {
       MarkReset(s, ResetCode::kRefused, "http2.submit_failed");
     }
-  }
+  });
 }
 
 // Frames that are legal one by one and an attack in numbers.
@@ -287,12 +286,11 @@ int Http2Codec::OnFrame(const nghttp2_frame* frame) {
     case NGHTTP2_GOAWAY:
       goaway_received_ = true;
       goaway_last_ = frame->goaway.last_stream_id;
-      for (auto& [id, s] : streams_) {
-        if (s->wire == 0 && s->inbound) {
-          MarkReset(s, ResetCode::kRefused, "http2.goaway");
-          s->inbound->bits |= Inbound::kGoaway;
-        }
-      }
+      streams_.ForEach([&](Stream* s) {
+        if (s->wire != 0 || !s->inbound) return;
+        MarkReset(s, ResetCode::kRefused, "http2.goaway");
+        s->inbound->bits |= Inbound::kGoaway;
+      });
       break;  // nghttp2 now closes the streams above goaway_last_
     default: break;
   }
