@@ -1,125 +1,140 @@
+// The idea: a rule that cannot be evaluated must never let a request through. Evaluation is three-valued (yes, no,
+// unknown); unknown spreads through and/or/not as in Kleene's logic, and at the top counts as "no" for ALLOW and as "yes"
+// for DENY. Repeated headers get the same care: a value list is read in the way that is worse for the caller (`grant`:
+// whether a match of this node would help it).
 #include "sidecar/filters/rbac/rbac.h"
+
+#include <algorithm>
 
 namespace weft::filters::rbac {
 namespace {
 
-// Three-valued, so that a matcher that was not understood is not turned into a match by "not".
-enum class Truth : uint8_t { kNo, kYes, kUnknown };
-Truth Of(bool b) { return b ? Truth::kYes : Truth::kNo; }
-Truth Not(Truth t) { return t == Truth::kUnknown ? t : Of(t == Truth::kNo); }
+using model::RbacNode;
+enum class Tri : uint8_t { kNo, kYes, kUnknown };
 
-std::string_view PathOnly(const http::HeaderMap& headers) {
-  std::string_view path = headers.Value(http::Token::kPath);
-  return path.substr(0, path.find_first_of("?#"));
+Tri Of(bool b) { return b ? Tri::kYes : Tri::kNo; }
+Tri Not(Tri t) { return t == Tri::kUnknown ? t : Of(t == Tri::kNo); }
+
+std::string_view PathWithoutQuery(const http::HeaderMap& h) {
+  std::string_view p = h.Value(http::Token::kPath);
+  return p.substr(0, p.find_first_of("?#"));
 }
 
-Truth Authenticated(const model::RbacNode& n, const tls::PeerInfo* peer) {
-  if (!peer) return Truth::kNo;
-  if (n.any_identity) return Truth::kYes;
-  // Envoy: URI SANs, then DNS SANs, then the subject.
-  if (!peer->uri_sans.empty()) {
-    for (const auto& uri : peer->uri_sans)
-      if (n.string.Match(uri)) return Truth::kYes;
-    return Truth::kNo;
+bool MatchHeader(const model::HeaderMatcher& m, const http::HeaderMap& h, bool grant) {
+  bool joined = m.Match(h);
+  if (m.kind == model::HeaderMatcher::kPresent) return joined;
+  // Several lines of the name: the joined value and each line may disagree ("a" and "b" against "not b").
+  int lines = 0;
+  bool all = true, any = false;
+  for (const auto& e : h) {
+    if (e.name() != m.name) continue;
+    ++lines;
+    http::HeaderMap one;
+    one.Add(e.name(), e.value());
+    bool ok = m.Match(one);
+    all = all && ok, any = any || ok;
   }
-  if (!peer->dns_sans.empty()) {
-    for (const auto& dns : peer->dns_sans)
-      if (n.string.Match(dns)) return Truth::kYes;
-    return Truth::kNo;
-  }
-  return Of(n.string.Match(peer->subject));
+  if (lines < 2) return joined;
+  return grant ? joined && all : joined || any;
 }
 
-Truth Match(const model::RbacNode& n, const Input& in) {
-  using Node = model::RbacNode;
+bool MatchIdentity(const RbacNode& n, const tls::PeerInfo* peer) {
+  if (!peer) return false;
+  if (n.any_identity) return true;
+  // As Envoy: URI SANs, else DNS SANs, else the subject.
+  auto any = [&](const std::vector<std::string>& names) {
+    return std::any_of(names.begin(), names.end(), [&](const std::string& s) { return n.string.Match(s); });
+  };
+  if (!peer->uri_sans.empty()) return any(peer->uri_sans);
+  if (!peer->dns_sans.empty()) return any(peer->dns_sans);
+  return n.string.Match(peer->subject);
+}
+
+// grant: a yes of this node makes access more likely (ALLOW rules, flipped below each not).
+Tri Eval(const RbacNode& n, const Input& in, bool grant) {
   switch (n.kind) {
-    case Node::kUnknown: return Truth::kUnknown;
-    case Node::kAny: return Truth::kYes;
-    case Node::kAnd: {
-      Truth all = Truth::kYes;
+    case RbacNode::kUnknown: return Tri::kUnknown;
+    case RbacNode::kAny: return Tri::kYes;
+    case RbacNode::kAnd: {
+      Tri out = Tri::kYes;
       for (const auto& c : n.children) {
-        Truth t = Match(c, in);
-        if (t == Truth::kNo) return t;
-        if (t == Truth::kUnknown) all = t;
+        Tri t = Eval(c, in, grant);
+        if (t == Tri::kNo) return t;
+        if (t == Tri::kUnknown) out = t;
       }
-      return all;
+      return out;
     }
-    case Node::kOr: {
-      Truth any = Truth::kNo;
+    case RbacNode::kOr: {
+      Tri out = Tri::kNo;
       for (const auto& c : n.children) {
-        Truth t = Match(c, in);
-        if (t == Truth::kYes) return t;
-        if (t == Truth::kUnknown) any = t;
+        Tri t = Eval(c, in, grant);
+        if (t == Tri::kYes) return t;
+        if (t == Tri::kUnknown) out = t;
       }
-      return any;
+      return out;
     }
-    case Node::kNot: return n.children.size() == 1 ? Not(Match(n.children[0], in)) : Truth::kUnknown;
-    case Node::kHeader: {
+    case RbacNode::kNot: return n.children.empty() ? Tri::kUnknown : Not(Eval(n.children[0], in, !grant));
+    // A network filter sees no request: it counts as one without headers, as in Envoy.
+    case RbacNode::kHeader: {
       static const http::HeaderMap kNone;
-      return Of(n.header.Match(in.headers ? *in.headers : kNone));
+      return Of(MatchHeader(n.header, in.headers ? *in.headers : kNone, grant));
     }
-    case Node::kUrlPath: return Of(in.headers && n.string.Match(PathOnly(*in.headers)));
-    // The sidecar has no dynamic metadata of its own; an absent value matches nothing.
-    case Node::kMetadata: return Of(n.invert);
-    case Node::kDestinationIp: return Of(in.destination && n.cidr.Contains(in.destination->ip));
-    case Node::kDestinationPort: return Of(in.destination && in.destination->port == n.port);
-    case Node::kDestinationPortRange:
-      return Of(in.destination && in.destination->port >= n.port && in.destination->port < n.port_end);
-    case Node::kRequestedServerName: return Of(n.string.Match(in.server_name));
-    case Node::kAuthenticated: return Authenticated(n, in.peer);
-    case Node::kDirectRemoteIp: return Of(in.direct_remote && n.cidr.Contains(in.direct_remote->ip));
-    case Node::kRemoteIp: {
+    case RbacNode::kUrlPath: return Of(in.headers && n.string.Match(PathWithoutQuery(*in.headers)));
+    case RbacNode::kMetadata: return Of(n.invert);  // no filter here produces dynamic metadata
+    case RbacNode::kDestinationIp: return Of(in.destination && in.destination->kind == model::Address::kIp && n.cidr.Contains(in.destination->ip));
+    case RbacNode::kDestinationPort: return Of(in.destination && in.destination->port == n.port);
+    case RbacNode::kDestinationPortRange: return Of(in.destination && in.destination->port >= n.port && in.destination->port < n.port_end);
+    case RbacNode::kRequestedServerName: return Of(n.string.Match(in.server_name));
+    case RbacNode::kAuthenticated: return Of(MatchIdentity(n, in.peer));
+    case RbacNode::kDirectRemoteIp: return Of(in.direct_remote && in.direct_remote->kind == model::Address::kIp && n.cidr.Contains(in.direct_remote->ip));
+    case RbacNode::kRemoteIp: {
       const model::Address* a = in.remote ? in.remote : in.direct_remote;
-      return Of(a && n.cidr.Contains(a->ip));
+      return Of(a && a->kind == model::Address::kIp && n.cidr.Contains(a->ip));
     }
   }
-  return Truth::kUnknown;
+  return Tri::kUnknown;
 }
 
-Truth Any(const std::vector<model::RbacNode>& list, const Input& in) {
-  Truth any = Truth::kNo;
-  for (const auto& n : list) {
-    Truth t = Match(n, in);
-    if (t == Truth::kYes) return t;
-    if (t == Truth::kUnknown) any = t;
+Tri AnyOf(const std::vector<RbacNode>& nodes, const Input& in, bool grant) {
+  Tri out = Tri::kNo;
+  for (const auto& n : nodes) {
+    Tri t = Eval(n, in, grant);
+    if (t == Tri::kYes) return t;
+    if (t == Tri::kUnknown) out = t;
   }
-  return any;
+  return out;
 }
 
-struct One {
-  bool allowed;
-  std::string_view policy;
-};
-
-One Run(const model::RbacRules& rules, const Input& in) {
+// The first policy (by name) that matches; unknown counts by the action.
+const model::RbacPolicy* FindPolicy(const model::RbacRules& rules, const Input& in) {
   bool deny = rules.action == model::RbacRules::kDeny;
   for (const auto& p : rules.policies) {
-    Truth permission = Any(p.permissions, in);
-    if (permission == Truth::kNo) continue;
-    Truth principal = Any(p.principals, in);
-    if (principal == Truth::kNo) continue;
-    bool certain = permission == Truth::kYes && principal == Truth::kYes;
-    if (!certain && !deny) continue;  // what could not be evaluated allows nothing, and denies what DENY may mean
-    return {!deny, p.name};
+    Tri permission = AnyOf(p.permissions, in, !deny);
+    if (permission == Tri::kNo) continue;
+    Tri principal = AnyOf(p.principals, in, !deny);
+    if (principal == Tri::kNo) continue;
+    bool sure = permission == Tri::kYes && principal == Tri::kYes;
+    if (sure || deny) return &p;
   }
-  return {rules.action != model::RbacRules::kAllow, {}};
+  return nullptr;
+}
+
+bool Allowed(const model::RbacRules& rules, const Input& in, std::string_view& policy) {
+  const model::RbacPolicy* p = FindPolicy(rules, in);
+  policy = p ? std::string_view(p->name) : std::string_view();
+  if (rules.action == model::RbacRules::kLog) return true;
+  return (rules.action == model::RbacRules::kDeny) == (p == nullptr);
 }
 
 }  // namespace
 
 Verdict Evaluate(const model::RbacConfig& config, const Input& input) {
   Verdict v;
-  if (config.rules) {
-    One r = Run(*config.rules, input);
-    v.allowed = r.allowed || config.rules->action == model::RbacRules::kLog;
-    v.policy = r.policy;
-  }
   if (config.shadow_rules) {
-    One r = Run(*config.shadow_rules, input);
     v.shadow_evaluated = true;
-    v.shadow_allowed = r.allowed || config.shadow_rules->action == model::RbacRules::kLog;
-    v.shadow_policy = r.policy;
+    v.shadow_allowed = Allowed(*config.shadow_rules, input, v.shadow_policy);
   }
+  if (config.rules) v.allowed = Allowed(*config.rules, input, v.policy);
   return v;
 }
 

@@ -4,8 +4,8 @@
 //   if (!v.allowed) 403 (or reset), policy v.policy decides; v.shadow_* is what the shadow rules would have done.
 //
 // ALLOW rules: allowed when a policy matches. DENY rules: denied when one does. LOG: always allowed.
-// Fails closed: rules with a matcher that was not understood deny (v.policy names it "unsupported: <field>"), under
-// DENY a policy that cannot be evaluated counts as a match.
+// Fails closed: a matcher that was not understood makes its part unknown; unknown never allows, and under DENY it denies.
+// Repeated headers are read in the way that grants less: under ALLOW every line must match, under DENY one suffices.
 #pragma once
 
 #include <cstdint>
