@@ -30,7 +30,7 @@ SeriesKey SeriesOf(const Event& e) {
   if (e.outcome == Outcome::kDenied) {
     k.reason = !e.policy.empty() ? e.policy : e.response_detail;
   } else if (e.outcome == Outcome::kRefused) {
-    k.reason = e.tls_failure;
+    k.reason = !e.tls_failure.empty() ? e.tls_failure : e.response_detail;
   }
   return k;
 }

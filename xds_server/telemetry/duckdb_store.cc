@@ -511,7 +511,8 @@ Result<std::vector<Cell>> DuckStore::Cells(int64_t from_ns, int64_t to_ns) {
   Status s = Read(
       "SELECT direction, source, destination, protocol, version, destination_version, source_identity, "
       "destination_identity, tls_version, "
-      "CASE outcome WHEN 6 THEN CASE WHEN policy <> '' THEN policy ELSE response_detail END WHEN 7 THEN tls_failure "
+      "CASE outcome WHEN 6 THEN CASE WHEN policy <> '' THEN policy ELSE response_detail END WHEN 7 THEN "
+      "CASE WHEN tls_failure <> '' THEN tls_failure ELSE response_detail END "
       "ELSE '' END AS reason, outcome, bucket, count(*), CAST(sum(retries) AS BIGINT), "
       "CAST(sum(request_bytes) AS BIGINT), CAST(sum(response_bytes) AS BIGINT) "
       "FROM events_all WHERE end_ns >= ? AND end_ns < ? GROUP BY ALL LIMIT 1000000",

@@ -177,6 +177,13 @@ const WhyCase kCases[] = {
        e[0].downstream_address = "10.0.0.9:51234";
      },
      "identity", {"refused the TLS handshake", "no_client_certificate", "10.0.0.9:51234", "proved no identity"}, {}},
+    {"PlaintextUnderStrict",
+     [](Events& e, CellList&) {
+       e = {Server("", "cart", 0, "NR")};
+       e[0].source_identity = e[0].tls_version = e[0].parent_span_id = "", e[0].response_detail = "filter_chain_not_found", e[0].protocol = "tcp";
+       e[0].downstream_address = "10.0.0.9:51234";
+     },
+     "identity", {"refused the connection from 10.0.0.9:51234", "without mutual TLS"}, {}},
     {"WrongIdentity",
      [](Events& e, CellList&) {
        e = {Client("web", "cart", 503, "UF")};

@@ -54,6 +54,8 @@ bool AnyFlag(std::string_view flags, std::initializer_list<std::string_view> nam
 
 Outcome Classify(const Event& e) {
   if (!e.tls_failure.empty()) return Outcome::kRefused;
+  // No chain takes the connection: plaintext to a port under STRICT, or a port that is not served.
+  if (e.direction == Direction::kInbound && e.response_detail == "filter_chain_not_found") return Outcome::kRefused;
   bool tcp = e.protocol == "tcp";
   bool rbac = e.response_detail.find("rbac_access_denied") != std::string::npos;
   bool authz = e.policy.starts_with("Authorization/") && (e.status == 403 || (tcp && e.attempts.empty()));

@@ -9,6 +9,7 @@ namespace {
 
 std::string NameOf(const Event& e) {
   if (!e.tls_failure.empty()) return "TLS handshake refused";
+  if (e.outcome == Outcome::kRefused) return "connection refused";
   if (e.protocol == "tcp") return "TCP connection";
   return e.method.empty() ? e.protocol : e.method + " " + e.path;
 }

@@ -349,7 +349,12 @@ void Explainer::Say() {
                       : "No rule that allows calls to " + Callee() + " matches " + Who(e) + " (" + what + ").";
     out_.next = "If the call is meant to be, add " + e.source + " to an ALLOW rule of Authorization " + Callee() + ".";
   } else if (cause == "identity") {
-    if (e.outcome == Outcome::kRefused) {
+    if (e.outcome == Outcome::kRefused && e.tls_failure.empty()) {
+      out_.sentence = Callee() + "'s sidecar refused the connection from " + (e.downstream_address.empty() ? "an unknown address" : e.downstream_address) +
+                      (e.original_destination.empty() ? "" : " to " + e.original_destination) +
+                      ": it came without mutual TLS, or to a port " + Callee() + " does not serve.";
+      out_.next = "Give the caller a sidecar (weft run), or set MeshTls of " + Callee() + " to PERMISSIVE while it moves in.";
+    } else if (e.outcome == Outcome::kRefused) {
       out_.sentence = Callee() + "'s sidecar refused the TLS handshake (" + e.tls_failure + "): the caller at " +
                       (e.downstream_address.empty() ? "an unknown address" : e.downstream_address) +
                       (e.source_identity.empty() ? " proved no identity of this mesh." : " came as " + e.source_identity + ".");
@@ -406,7 +411,8 @@ void Explainer::Attempts() {
   }
   if (server_) {
     out_.evidence.push_back("Callee's view (" + server_->workload + "): " +
-                            (server_->tls_failure.empty() ? Answer(*server_) : "handshake refused, " + server_->tls_failure) + " after " +
+                            (server_->outcome != Outcome::kRefused ? Answer(*server_)
+                             : server_->tls_failure.empty() ? "connection refused" : "handshake refused, " + server_->tls_failure) + " after " +
                             Ms(server_->duration_us) + (server_->response_flags.empty() ? "" : ", flags " + server_->response_flags) +
                             (server_->response_detail.empty() ? "" : ", " + server_->response_detail) + ".");
   } else if (client_) {
