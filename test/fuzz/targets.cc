@@ -81,7 +81,7 @@ void SpiffeId(std::string_view bytes) {
   if (!id) return;
   WEFT_CHECK(bytes.size() <= 2048 && !id->trust_domain.empty() && id->path.size() > 1);
   WEFT_CHECK(bytes.find_first_of(std::string_view("\0\r\n%?#@: ", 9), 9) == std::string_view::npos);
-  WEFT_CHECK(bytes.find("/../") == std::string_view::npos && bytes.find("//", 9) == std::string_view::npos);
+  WEFT_CHECK(id->path.find("/../") == std::string_view::npos && id->path.find("//") == std::string_view::npos);
 }
 
 void Pem(std::string_view bytes) {
