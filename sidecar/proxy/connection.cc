@@ -162,7 +162,6 @@ void Connection::HandshakeFailed() {
   AddTlsFailure(*listener_stats_, failure);
   WEFT_LOG(kConnection, kDebug, "TLS handshake with ", peer_text_, " failed: ", tls::FailureName(failure), " ", e->failure_detail());
   RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "downstream_tls_handshake_failed", "", tls::FailureName(failure));
-  transport_.Write();  // the alert
   CloseNow();
 }
 
@@ -332,6 +331,7 @@ void Connection::CloseNow() {
   timer_.Cancel();
   flush_.Unlink(), input_.Unlink();
   if (transport_.open()) {
+    if (transport_.tls_failed()) transport_.Write();  // the alert that says why
     core_->loop()->Unwatch(transport_.fd(), this);
     transport_.Close();
   }
