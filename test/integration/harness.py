@@ -2,7 +2,7 @@
 import http.client, http.server, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 
 SIDECAR = os.environ.get("SIDECAR", "sidecar/sidecar")
-TMP = tempfile.mkdtemp(dir=os.environ.get("TEST_TMPDIR"))
+TMP = tempfile.mkdtemp(prefix="weft-test-")  # short: unix sockets live here
 V3 = "type.googleapis.com/envoy."
 
 
