@@ -99,6 +99,12 @@ std::shared_ptr<const World> BuildWorld(const WorldInput& input) {
       if (!s.FindPort(port.service_port)) s.ports.push_back(port);
     }
   }
+  for (const auto& [name, ports] : input.remembered) {
+    Service& s = service(name);
+    for (const Port& port : ports) {
+      if (!s.FindPort(port.service_port)) s.ports.push_back(port);
+    }
+  }
   for (const auto& [name, p] : world->policies["Service"]) {
     Service& s = service(name);
     const auto& spec = p.object->service();

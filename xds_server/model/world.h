@@ -104,6 +104,9 @@ struct WorldInput {
   uint64_t revision = 0;
   std::vector<PolicyObject> policies;
   std::vector<std::shared_ptr<const Workload>> workloads;
+  // Services known from before, with the ports they had: they keep their name, address and clusters while no instance is
+  // registered, so that callers hear "no healthy upstream" and not "no such host".
+  std::map<Name, std::vector<Port>> remembered;
   // The stable virtual IP of a service, made on first use.
   std::function<std::string(const Name&)> vip;
 };

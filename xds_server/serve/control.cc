@@ -81,6 +81,36 @@ void Control::LoadStored() {
     r.workload = std::move(w);
     registrations_[id] = std::move(r);
   }
+  for (Store::KnownService& k : options_.store->Services()) known_[k.name] = std::move(k);
+}
+
+void Control::Remember() {
+  const int64_t now = UnixMs();
+  std::map<Name, std::vector<Port>> present;
+  for (const auto& [id, r] : registrations_) {
+    auto& ports = present[r.workload.service];
+    for (const Port& p : r.workload.ports) {
+      if (std::none_of(ports.begin(), ports.end(), [&](const Port& x) { return x.service_port == p.service_port; })) ports.push_back(p);
+    }
+  }
+  for (auto& [name, ports] : present) {
+    Store::KnownService& k = known_[name];
+    // Written when something changed, and once an hour so that its age stays true.
+    const bool write = k.ports != ports || now - k.seen_unix_ms > 3'600'000;
+    k.name = name, k.ports = std::move(ports);
+    if (write) {
+      k.seen_unix_ms = now;
+      after_push_.push_back([this, k] { options_.store->PutService(k); });
+    }
+  }
+  for (auto it = known_.begin(); it != known_.end();) {
+    if (present.count(it->first) || now - it->second.seen_unix_ms < options_.remember_service_ms) {
+      ++it;
+      continue;
+    }
+    after_push_.push_back([this, name = it->first] { options_.store->RemoveService(name); });
+    it = known_.erase(it);
+  }
 }
 
 void Control::LoadPolicies() {
@@ -166,6 +196,8 @@ void Control::Rebuild() {
     in.workloads.push_back(std::make_shared<const Workload>(r.workload));
     active += r.workload.active();
   }
+  Remember();
+  for (const auto& [name, k] : known_) in.remembered[name] = k.ports;
   in.vip = [this](const Name& n) { return options_.store->Vip(n); };
   auto world = BuildWorld(in);
   compiler_ = std::make_unique<Compiler>(world);

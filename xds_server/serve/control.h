@@ -78,6 +78,7 @@ class Control {
     uint64_t silence_ns = 15 * base::kSecond;        // without a report: out of the endpoints
     uint64_t stream_end_grace_ns = 3 * base::kSecond;  // report stream ended without draining
     uint64_t restart_grace_ns = 30 * base::kSecond;  // workloads known from before this server's start
+    int64_t remember_service_ms = 24 * 3600 * 1000;  // a service without instances keeps its name and address this long
   };
   explicit Control(Options options);
   ~Control();
@@ -145,6 +146,7 @@ class Control {
   void Push(Node& n, uint64_t now_ns);
   std::shared_ptr<const Snapshot> SnapshotFor(const Node& n);
   void Remove(const std::string& workload_id, const char* why);
+  void Remember();  // services of the registrations into known_; forgets old ones
   uint64_t Expire(uint64_t now_ns);  // the next moment something is due, 0: none
   std::string ApplyReport(ReportSession& s, uint64_t session, Report& report);
   int64_t UnixMs() const { return static_cast<int64_t>(options_.clock->UnixNs() / base::kMs); }
@@ -165,6 +167,7 @@ class Control {
   uint64_t rebuild_not_before_ns_ = 0, rebuild_cost_ns_ = 0;
   std::map<std::string, Registration> registrations_;
   std::map<uint64_t, ReportSession> sessions_;
+  std::map<Name, Store::KnownService> known_;
   std::map<uint64_t, std::unique_ptr<Node>> nodes_;
   std::unique_ptr<Compiler> compiler_;
   std::map<ProxyClass, std::shared_ptr<const Snapshot>> snapshots_;

@@ -26,7 +26,7 @@ bool WritePrivate(const std::string& path, const std::string& text) {
 }
 
 bool IsLoopback(const std::string& address) {
-  return address.rfind("127.", 0) == 0 || address.rfind("localhost:", 0) == 0 || address.rfind("[::1]:", 0) == 0;
+  return address.rfind("127.", 0) == 0 || address.rfind("localhost:", 0) == 0 || address.rfind("[::1]:", 0) == 0 || address.rfind("unix:", 0) == 0;
 }
 
 }  // namespace

@@ -225,6 +225,9 @@ TEST(Serve, JoinRegisterAndReceive) {
   // A stream that ends without a word: out after the grace.
   cart.StopReport();
   ads.Until([&] { return ads.Endpoints("outbound|80||cart.default") == 0; });
+  // Its name, address and cluster stay: callers are told that nobody is there.
+  EXPECT_TRUE(ads.have[kCds].count("outbound|80||cart.default"));
+  EXPECT_FALSE(s.control->world()->FindService({"default", "cart"})->vip.empty());
 
   // A rejection shows in status with its reason, and goes with the next acknowledgement.
   s.Apply("apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: frontend}\nspec: {breakers: {max_requests: 7}}\n");

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS objects(kind TEXT NOT NULL, ns TEXT NOT NULL, name TE
   content TEXT NOT NULL, PRIMARY KEY(kind, ns, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS vips(ns TEXT NOT NULL, name TEXT NOT NULL, number INTEGER NOT NULL UNIQUE, PRIMARY KEY(ns, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workloads(id TEXT PRIMARY KEY, body TEXT NOT NULL, updated_unix_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS services(ns TEXT NOT NULL, name TEXT NOT NULL, ports TEXT NOT NULL, seen_unix_ms INTEGER NOT NULL, PRIMARY KEY(ns, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS tokens(id TEXT PRIMARY KEY, secret_sha256 TEXT NOT NULL, ns TEXT NOT NULL, name TEXT NOT NULL,
   expires_unix_s INTEGER NOT NULL, uses_left INTEGER NOT NULL) WITHOUT ROWID;
 )";
@@ -107,10 +108,26 @@ std::string VipText(int64_t number) {
   return inet_ntop(AF_INET, &a, buf, sizeof buf);
 }
 
+nlohmann::json EncodePorts(const std::vector<Port>& ports) {
+  nlohmann::json j = nlohmann::json::array();
+  for (const Port& p : ports) j.push_back({p.service_port, p.target_port, ProtocolName(p.protocol)});
+  return j;
+}
+
+bool DecodePorts(const nlohmann::json& j, std::vector<Port>& out) {
+  for (const auto& p : j) {
+    if (!p.is_array() || p.size() != 3 || !p[0].is_number_unsigned() || !p[1].is_number_unsigned() || !p[2].is_string()) return false;
+    Port port{p[0].get<uint16_t>(), p[1].get<uint16_t>()};
+    if (!ParseProtocol(p[2].get<std::string>(), port.protocol)) return false;
+    out.push_back(port);
+  }
+  return true;
+}
+
 std::string EncodeWorkload(const Workload& w) {
   nlohmann::json j{{"service", w.service.name}, {"namespace", w.service.ns}, {"version", w.version}, {"address", w.address},
                    {"labels", w.labels}, {"sidecar_version", w.sidecar_version}, {"ready", w.ready}, {"draining", w.draining}};
-  for (const Port& p : w.ports) j["ports"].push_back({p.service_port, p.target_port, ProtocolName(p.protocol)});
+  j["ports"] = EncodePorts(w.ports);
   return j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
@@ -123,12 +140,7 @@ bool DecodeWorkload(const std::string& id, const std::string& body, Workload& w)
   w.labels = j.value("labels", std::map<std::string, std::string>());
   w.sidecar_version = j.value("sidecar_version", "");
   w.ready = j.value("ready", false), w.draining = j.value("draining", false);
-  for (const auto& p : j.value("ports", nlohmann::json::array())) {
-    if (!p.is_array() || p.size() != 3) return false;
-    Port port{p[0].get<uint16_t>(), p[1].get<uint16_t>()};
-    if (!ParseProtocol(p[2].get<std::string>(), port.protocol)) return false;
-    w.ports.push_back(port);
-  }
+  if (!DecodePorts(j.value("ports", nlohmann::json::array()), w.ports)) return false;
   return !w.service.name.empty();
 }
 
@@ -327,6 +339,37 @@ std::vector<Workload> Store::Workloads() {
   while (s.Step()) {
     Workload w;
     if (DecodeWorkload(s.Text(0), s.Text(1), w)) out.push_back(std::move(w));
+  }
+  return out;
+}
+
+void Store::PutService(const KnownService& k) {
+  std::lock_guard lock(mutex_);
+  try {
+    Statement(db_, "INSERT OR REPLACE INTO services(ns, name, ports, seen_unix_ms) VALUES(?, ?, ?, ?)")
+        .Bind(k.name.ns).Bind(k.name.name).Bind(EncodePorts(k.ports).dump()).Bind(k.seen_unix_ms).Step();
+  } catch (const SqlError&) {
+    // Known again when its next instance registers.
+  }
+}
+
+void Store::RemoveService(const Name& name) {
+  std::lock_guard lock(mutex_);
+  try {
+    Statement(db_, "DELETE FROM services WHERE ns = ? AND name = ?").Bind(name.ns).Bind(name.name).Step();
+  } catch (const SqlError&) {
+    // Tried again at the next start.
+  }
+}
+
+std::vector<Store::KnownService> Store::Services() {
+  std::lock_guard lock(mutex_);
+  std::vector<KnownService> out;
+  Statement s(db_, "SELECT ns, name, ports, seen_unix_ms FROM services ORDER BY ns, name");
+  while (s.Step()) {
+    KnownService k{{s.Text(0), s.Text(1)}, {}, s.Int(3)};
+    nlohmann::json j = nlohmann::json::parse(s.Text(2), nullptr, false);
+    if (j.is_array() && DecodePorts(j, k.ports)) out.push_back(std::move(k));
   }
   return out;
 }

@@ -86,6 +86,16 @@ class Store {
   void RemoveWorkload(const std::string& id);
   std::vector<Workload> Workloads();
 
+  // The ports a service was last seen with, and when; for services whose instances are all gone.
+  struct KnownService {
+    Name name;
+    std::vector<Port> ports;
+    int64_t seen_unix_ms = 0;
+  };
+  void PutService(const KnownService& service);
+  void RemoveService(const Name& name);
+  std::vector<KnownService> Services();
+
   base::Status PutToken(const TokenRecord& token);
   std::optional<TokenRecord> FindToken(const std::string& id);
   // Takes one use; false when none is left (two callers cannot take the last one both).

@@ -75,6 +75,7 @@ TEST(Store, SurvivesReopenAndKeepsVips) {
     EXPECT_NE(cart, redis);
     s->PutWorkload(w, 1);
     s->PutWorkload(w, 2);
+    s->PutService({{"default", "cart"}, w.ports, 5});
     ASSERT_TRUE(s->Commit("apply", "m", {Put("a", "1")}, 1, false));
     ASSERT_TRUE(s->SetMeta("epoch", "7"));
   }
@@ -89,6 +90,11 @@ TEST(Store, SurvivesReopenAndKeepsVips) {
   EXPECT_EQ(s->Workloads()[0], w);
   EXPECT_EQ(s->revision(), 1u);
   EXPECT_EQ(s->Meta("epoch"), "7");
+  ASSERT_EQ(s->Services().size(), 1u);
+  EXPECT_EQ(s->Services()[0].ports, w.ports);
+  EXPECT_EQ(s->Services()[0].seen_unix_ms, 5);
+  s->RemoveService({"default", "cart"});
+  EXPECT_TRUE(s->Services().empty());
   s->RemoveWorkload("cart-1");
   EXPECT_TRUE(s->Workloads().empty());
 }
