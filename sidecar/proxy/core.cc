@@ -13,7 +13,7 @@ namespace weft::proxy {
 namespace {
 constexpr uint64_t kSweepNs = 5 * base::kSecond;
 constexpr uint64_t kFinalGoawayNs = base::kSecond;
-constexpr size_t kKeepExchanges = 1024;
+constexpr size_t kKeepExchanges = 1024, kKeepBuckets = 4096;
 }  // namespace
 
 WorkerCore::WorkerCore(Worker* worker, io::Loop* loop, const PlaneOptions& options, uint32_t index)
@@ -35,7 +35,7 @@ void WorkerCore::Swap(model::SnapshotPtr snapshot, ListenSockets sockets) {
   current_ = std::move(next);
   next.Reset();
   clusters_.Update(*current_);
-  buckets_.clear();
+  if (buckets_.size() > kKeepBuckets) buckets_.clear();
   if (draining_) return;
   for (auto it = acceptors_.begin(); it != acceptors_.end();) {
     auto s = sockets.find(it->first);
@@ -142,7 +142,7 @@ ListenerStats& WorkerCore::ListenerStatsOf(const model::Listener& listener) {
 }
 
 filters::local_ratelimit::Bucket* WorkerCore::BucketOf(const model::LocalRateLimitConfig& config) {
-  auto [it, fresh] = buckets_.try_emplace(&config);
+  auto [it, fresh] = buckets_.try_emplace(config.key);
   if (fresh) it->second = options_.buckets->Get(config);
   return it->second.get();
 }

@@ -108,7 +108,7 @@ class WorkerCore {
   std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_stats_;
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;
-  std::unordered_map<const model::LocalRateLimitConfig*, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;
+  std::unordered_map<std::string, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;  // by configuration key
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnSweep> sweep_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::CloseAll> drain_deadline_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnFinalGoaway> final_goaway_{this};

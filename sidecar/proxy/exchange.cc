@@ -335,6 +335,7 @@ void Exchange::Reap() {
   replay_.Clear(), again_.Clear();
   snapshot_.Reset();
   pseudo_host_.reset();
+  newest_.reset();
   core_->FreeExchange(this);
 }
 

@@ -121,7 +121,8 @@ class Exchange final : public base::ListNode {
   const route::RouteTable* table_ = nullptr;  // of snapshot_ or of the listener the connection holds
   route::Found found_;
   http::TraceContext trace_;
-  const model::ClusterEntry* entry_ = nullptr;     // of snapshot_
+  const model::ClusterEntry* entry_ = nullptr;     // of snapshot_, or newest_ after a retry
+  std::shared_ptr<const model::ClusterEntry> newest_;
   ClusterState* cluster_ = nullptr;
   const model::BreakerThresholds* thresholds_ = nullptr;
   cluster::Breakers* breakers_ = nullptr;

@@ -35,6 +35,13 @@ void Exchange::StartAttempt() {
   head_sent_ = request_sent_ = false;
   again_.Clear();
   if (!replay_.empty()) replay_.ShareTo(again_, replay_.size());
+  if (record_.retries != 0 && cluster_->entry.get() != entry_) {
+    // A retry goes to the hosts there are now, not to those there were when the request came.
+    newest_ = cluster_->entry;
+    entry_ = newest_.get();
+    int priority = found_.route->forward.high_priority ? 1 : 0;
+    thresholds_ = &entry_->config->breakers[priority];
+  }
   AttemptRecord& a = NextAttemptRecord();
   FillBreaker(a, "", "");
   if (entry_->config->type == model::Cluster::kOriginalDst) {

@@ -1,61 +1,13 @@
 // The data plane end to end on loopback: every pair of protocols, and what is promised when things fail.
 #include <gtest/gtest.h>
 
-#include "sidecar/proxy/testing/harness.h"
-#include "sidecar/tls/test_ca.h"
+#include "sidecar/proxy/testing/peers.h"
 
 namespace weft::proxy::testing {
 namespace {
 
-ServerOptions Echo(bool h2 = false) {
-  ServerOptions o;
-  o.h2 = h2;
-  o.handler = [](ServerStream& s) {
-    if (!s.responded) {
-      Headers h{{"x-path", s.path()}, {"x-method", std::string(s.in.head.Value(Token::kMethod))}};
-      for (const char* n : {"x-request-id", "traceparent", "x-forwarded-proto", "x-forwarded-for", "x-forwarded-client-cert",
-                            "x-envoy-attempt-count", "x-color"}) {
-        if (auto v = s.in.head.Get(n)) h.emplace_back(std::string("seen-") + n, std::string(*v));
-      }
-      s.Head("200", h);
-    }
-    s.EchoBody();
-  };
-  return o;
-}
-
 struct PairCase { bool down_h2, up_h2, tls; };
 class Pairs : public ::testing::TestWithParam<PairCase> {};
-
-std::shared_ptr<const tls::Context> Must(base::Result<std::shared_ptr<const tls::Context>> r) {
-  EXPECT_TRUE(r) << (r ? "" : r.error().ToString());
-  return r ? *r : nullptr;
-}
-
-struct Pki {
-  tls::TestCa ca;
-  std::shared_ptr<const tls::Context> Server(const std::string& id, std::vector<std::string> alpn = {"h2", "http/1.1"}) {
-    tls::ContextConfig c = Base(id);
-    c.alpn = std::move(alpn);
-    c.require_peer_certificate = true;
-    return Must(tls::Context::Server(c));
-  }
-  std::shared_ptr<const tls::Context> Client(const std::string& id, const std::string& peer, std::vector<std::string> alpn = {"h2"}) {
-    tls::ContextConfig c = Base(id);
-    c.alpn = std::move(alpn);
-    c.peer_sans.push_back({tls::SanMatch::kExact, tls::SanMatch::kUri, peer});
-    return Must(tls::Context::Client(c));
-  }
-  tls::ContextConfig Base(const std::string& id) {
-    tls::TestCert cert = ca.Issue({.uris = {id}});
-    tls::ContextConfig c;
-    c.certificate_chain_pem = cert.chain_pem, c.private_key_pem = cert.key_pem;
-    c.trusted_ca_pem = ca.root_pem();
-    c.spiffe = true;
-    return c;
-  }
-};
-constexpr char kFront[] = "spiffe://mesh/ns/default/sa/front", kCart[] = "spiffe://mesh/ns/default/sa/cart";
 
 TEST_P(Pairs, RequestAndResponse) {
   PairCase p = GetParam();
@@ -165,11 +117,6 @@ INSTANTIATE_TEST_SUITE_P(All, Pairs,
                                            PairCase{true, true, false}, PairCase{false, false, true}, PairCase{false, true, true},
                                            PairCase{true, false, true}, PairCase{true, true, true}),
                          Name);
-
-uint16_t ClosedPort() {
-  TestServer gone({.handler = [](ServerStream&) {}});
-  return gone.port();
-}
 
 TEST(Failures, NoRouteNoClusterNoHost) {
   TestServer app(Echo());

@@ -43,8 +43,9 @@ struct ServerConnection final : io::Handler, codec::StreamHost {
     }
   }
   ~ServerConnection() { Close(); }
-  static codec::Limits limits() {
+  codec::Limits limits() {
     codec::Limits l;
+    l.max_concurrent_streams = server->options_.max_streams;
     l.allow_connect_protocol = true;
     return l;
   }
@@ -248,6 +249,14 @@ void ServerStream::Reset(codec::ResetCode code) {
   connection->Dirty();
   connection->streams.erase(id);
 }
+
+void ServerStream::Drain() {
+  connection->codec->StartDrain();
+  if (connection->codec->is_http2()) connection->codec->StartDrain();
+  connection->Dirty();
+}
+
+size_t ServerStream::Room() { return connection->codec->SendRoom(id); }
 
 void ServerStream::CloseConnection() { connection->closing = true, connection->Dirty(); }
 
@@ -480,10 +489,18 @@ void Mesh::Publish() {
   if (server_tls) fc->tls = std::make_shared<const model::TlsConfig>();
   auto l = std::make_shared<model::Listener>(listener);
   l->chains.push_back(fc);
+  std::vector<std::shared_ptr<const tls::Context>> contexts{server_tls};
+  for (auto& [more, context] : more_chains) {
+    auto copy = std::make_shared<model::FilterChain>(more);
+    copy->index = static_cast<uint32_t>(contexts.size());
+    if (context) copy->tls = std::make_shared<const model::TlsConfig>();
+    contexts.push_back(context);
+    l->chains.push_back(copy);
+  }
   l->index = *model::ChainIndex::Build(l->chains);
   auto le = std::make_shared<model::ListenerEntry>();
   le->config = l;
-  le->tls = {server_tls, nullptr};
+  le->tls = contexts;
   s->listeners.push_back(le);
   auto status = plane->Publish(s);
   WEFT_CHECK(status, status.error().ToString());

@@ -50,6 +50,8 @@ struct ServerStream {
   void EchoBody();  // what arrived goes back
   void Reset(codec::ResetCode code);
   void CloseConnection();
+  void Drain();             // GOAWAY, or "connection: close"
+  size_t Room();            // SendRoom
 };
 
 struct ServerOptions {
@@ -59,6 +61,7 @@ struct ServerOptions {
   // A raw TCP server instead: called with what arrived (empty: the connection opened), returns what to send.
   std::function<std::string(const std::string&)> raw;
   bool close_at_once = false;  // accept and reset
+  uint32_t max_streams = 1024;
 };
 
 class TestServer {
@@ -148,6 +151,8 @@ class Mesh {
   model::FilterChain chain;
   std::unique_ptr<model::TcpProxy> tcp;  // set: instead of HTTP
   std::shared_ptr<const tls::Context> server_tls;
+  // Further chains, with what stands at their end filled in.
+  std::vector<std::pair<model::FilterChain, std::shared_ptr<const tls::Context>>> more_chains;
   struct TestCluster {
     std::shared_ptr<model::Cluster> config;
     std::vector<uint16_t> ports;
