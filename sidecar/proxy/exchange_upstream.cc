@@ -316,6 +316,11 @@ bool Exchange::Retry(const cluster::TryResult& result) {
     record_.flags.Set(ResponseFlag::kUpstreamOverflow);
     return false;
   }
+  // Waiting helps a host that is busy. One that is not there is left at once when another has not been tried yet.
+  using Kind = cluster::TryResult;
+  bool absent = result.kind == Kind::kConnectFailure || result.kind == Kind::kResetBeforeRequest ||
+                (retry_.policy() == nullptr && result.kind == Kind::kReset);
+  if (absent && tried_.size() < record_.attempts[record_.attempt_count - 1].total_hosts) d.backoff_ns = 0;
   holds_retry_ = true;
   ++record_.retries;
   cells.Add(stats.rq_retry);
