@@ -12,6 +12,12 @@
 
 namespace weft::model {
 
+// Where a piece of configuration came from (metadata.filter_metadata["weft"]); empty for foreign servers.
+struct Provenance {
+  std::string policy;     // "Route/default/cart"
+  uint64_t revision = 0;
+};
+
 // One node of a permission or principal tree. Children are in `children`; which fields count depends on kind.
 struct RbacNode {
   enum Kind : uint8_t {
@@ -61,6 +67,7 @@ struct FaultConfig {
   std::vector<HeaderMatcher> headers;  // all must match, else no fault
   std::string upstream_cluster;        // only for this cluster when set
   uint32_t max_active_faults = UINT32_MAX;
+  Provenance weft;                     // the policy that ordered the fault (HTTPFault.filter_metadata)
 };
 
 struct LocalRateLimitConfig {

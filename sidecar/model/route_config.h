@@ -13,12 +13,6 @@
 
 namespace weft::model {
 
-// Where a piece of configuration came from (metadata.filter_metadata["weft"]); empty for foreign servers.
-struct Provenance {
-  std::string policy;     // "Route/default/cart"
-  uint64_t revision = 0;
-};
-
 struct HeaderOption {
   enum Action : uint8_t { kAppend, kAddIfAbsent, kOverwrite, kOverwriteIfExists } action = kAppend;
   std::string name, value;  // value may hold %COMMAND% operators (telemetry/proxy expands them)

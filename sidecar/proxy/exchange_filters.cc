@@ -80,6 +80,7 @@ bool Exchange::RunFault(const model::FaultConfig& config) {
   uint64_t r1 = core_->random().Next(), r2 = core_->random().Next();
   auto plan = filters::fault::Decide(config, down_.head, found_.cluster, r1, r2, core_->active_faults);
   if (!plan.abort && plan.delay_ns == 0) return true;
+  if (!config.weft.policy.empty()) record_.policy = config.weft.policy, record_.policy_revision = config.weft.revision;
   HttpStats& stats = conn_->http_stats();
   base::Cells& cells = base::Cells::Local();
   ++core_->active_faults;

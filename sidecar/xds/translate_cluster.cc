@@ -62,6 +62,9 @@ std::shared_ptr<const model::OutlierConfig> ToOutlier(const Ctx& c, const cluste
   WEFT_NUMBER(failure_percentage_minimum_hosts, failure_percent_min_hosts);
   WEFT_NUMBER(failure_percentage_request_volume, failure_percent_volume);
 #undef WEFT_NUMBER
+  // Own failures are judged by runs of them, not by rates.
+  if (p.enforcing_local_origin_success_rate().value()) (c / "enforcing_local_origin_success_rate").Warn("not supported, ignored");
+  if (p.enforcing_failure_percentage_local_origin().value()) (c / "enforcing_failure_percentage_local_origin").Warn("not supported, ignored");
   if (p.has_interval()) out->interval_ns = Ns(c / "interval", p.interval());
   if (p.has_base_ejection_time()) out->base_ejection_ns = Ns(c / "base_ejection_time", p.base_ejection_time());
   if (p.has_max_ejection_time()) out->max_ejection_ns = Ns(c / "max_ejection_time", p.max_ejection_time());

@@ -224,10 +224,14 @@ model::Cluster::SocketOption ToSocketOption(const Ctx& c, const core::SocketOpti
 }
 
 std::vector<std::pair<std::string, std::string>> MetadataStrings(const core::Metadata& m, const std::string& filter) {
-  std::vector<std::pair<std::string, std::string>> out;
   auto it = m.filter_metadata().find(filter);
-  if (it == m.filter_metadata().end()) return out;
-  for (const auto& [k, v] : it->second.fields()) {
+  if (it == m.filter_metadata().end()) return {};
+  return StructStrings(it->second);
+}
+
+std::vector<std::pair<std::string, std::string>> StructStrings(const Struct& s) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [k, v] : s.fields()) {
     if (v.kind_case() == Value::kStringValue) out.emplace_back(k, v.string_value());
     else if (v.kind_case() == Value::kBoolValue) out.emplace_back(k, v.bool_value() ? "true" : "false");
     else if (v.kind_case() == Value::kNumberValue) {

@@ -73,7 +73,7 @@ constexpr Supported kTable[] = {
     {"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", "name weight"},
     {"envoy.extensions.filters.network.rbac.v3.RBAC", "rules shadow_rules shadow_rules_stat_prefix stat_prefix enforcement_type delay_deny"},
     {HTTP "rbac.v3.RBAC", "rules rules_stat_prefix shadow_rules shadow_rules_stat_prefix track_per_rule_stats"},
-    {HTTP "fault.v3.HTTPFault", "delay abort upstream_cluster headers max_active_faults disable_downstream_cluster_stats"},
+    {HTTP "fault.v3.HTTPFault", "delay abort upstream_cluster headers max_active_faults disable_downstream_cluster_stats filter_metadata"},
     {HTTP "fault.v3.FaultAbort", "http_status grpc_status header_abort percentage"},
     {HTTP "local_ratelimit.v3.LocalRateLimit",
      "stat_prefix status token_bucket filter_enabled filter_enforced response_headers_to_add local_rate_limit_per_downstream_connection "
@@ -128,7 +128,8 @@ constexpr Supported kTable[] = {
      "success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor consecutive_gateway_failure "
      "enforcing_consecutive_gateway_failure split_external_local_origin_errors consecutive_local_origin_failure "
      "enforcing_consecutive_local_origin_failure failure_percentage_threshold enforcing_failure_percentage "
-     "failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time always_eject_one_host"},
+     "failure_percentage_minimum_hosts failure_percentage_request_volume max_ejection_time always_eject_one_host "
+     "enforcing_local_origin_success_rate enforcing_failure_percentage_local_origin"},
     {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
      "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"},
     {"envoy.config.endpoint.v3.ClusterLoadAssignment", "cluster_name endpoints policy named_endpoints"},
@@ -150,9 +151,10 @@ constexpr Supported kTable[] = {
 
     {"envoy.config.rbac.v3.RBAC", "action policies"},
     {"envoy.config.rbac.v3.Policy", "permissions principals"},
-    {"envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig", "stat_prefix server_config client_config"},
+    {"envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig", "stat_prefix server_config client_config case_insensitive"},
     {"envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig.ClientContextConfig",
-     "resolver_timeout upstream_resolvers max_pending_lookups dns_resolution_config"},
+     "resolver_timeout upstream_resolvers max_pending_lookups dns_resolution_config typed_dns_resolver_config"},
+    {"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "resolvers"},
     {"envoy.data.dns.v3.DnsTable", "virtual_domains known_suffixes external_retry_count"},
 
     {BOOT "Bootstrap",

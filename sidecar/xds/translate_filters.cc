@@ -186,6 +186,10 @@ std::shared_ptr<const model::FaultConfig> ToFault(const Ctx& c, const envoy::ext
     if (out->http_status && (out->http_status < 200 || out->http_status > 599)) (c / "abort.http_status").Fail("must be 200 to 599");
     if (a.error_type_case() == a.ERROR_TYPE_NOT_SET) (c / "abort").Fail("needs http_status, grpc_status or header_abort");
   }
+  for (const auto& [k, v] : StructStrings(p.filter_metadata())) {
+    if (k == "policy") out->weft.policy = v;
+    if (k == "revision") out->weft.revision = strtoull(v.c_str(), nullptr, 10);
+  }
   if (p.has_response_rate_limit()) (c / "response_rate_limit").Warn("not supported, ignored");
   out->headers = ToHeaders(c / "headers", p.headers());
   out->upstream_cluster = p.upstream_cluster();

@@ -101,7 +101,8 @@ void RequireAds(const Ctx& c, const core::ConfigSource& s);
 model::Cluster::SocketOption ToSocketOption(const Ctx& c, const core::SocketOption& o);
 std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
                                                       const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs);
-// String values of one filter's metadata, sorted by key.
+// Scalar values as text, sorted by key; of one filter's metadata.
+std::vector<std::pair<std::string, std::string>> StructStrings(const google::protobuf::Struct& s);
 std::vector<std::pair<std::string, std::string>> MetadataStrings(const core::Metadata& m, const std::string& filter);
 model::Provenance ToProvenance(const core::Metadata& m);
 

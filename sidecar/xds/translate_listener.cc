@@ -8,6 +8,7 @@
 #include "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb.h"
 #include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb.h"
 #include "envoy/extensions/filters/udp/dns_filter/v3/dns_filter.pb.h"
+#include "envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.pb.h"
 #include "sidecar/model/chain_match.h"
 #include "sidecar/xds/translate_internal.h"
 
@@ -243,6 +244,16 @@ model::DnsFilter ToDns(const Ctx& c, const google::protobuf::Any& any) {
     if (cc.has_resolver_timeout()) out.resolver_timeout_ns = Ns(ccc / "resolver_timeout", cc.resolver_timeout());
     if (cc.max_pending_lookups()) out.max_pending_lookups = static_cast<uint32_t>(std::min<uint64_t>(cc.max_pending_lookups(), 65536));
     for (int i = 0; i < cc.upstream_resolvers_size(); ++i) out.resolvers.push_back(ToAddress((ccc / "upstream_resolvers")[i], cc.upstream_resolvers(i), false));
+    if (cc.has_typed_dns_resolver_config()) {
+      const auto& any = cc.typed_dns_resolver_config().typed_config();
+      Ctx rc = ccc / "typed_dns_resolver_config.typed_config";
+      if (TypeOf(any) == "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig") {
+        auto r = Unpack<envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig>(rc, any);
+        for (int i = 0; i < r.resolvers_size(); ++i) out.resolvers.push_back(ToAddress((rc / "resolvers")[i], r.resolvers(i), false));
+      } else {
+        rc.Warn("\"" + TypeOf(any) + "\" is not supported: the system's resolvers are used");
+      }
+    }
     for (int i = 0; i < cc.dns_resolution_config().resolvers_size(); ++i)
       out.resolvers.push_back(ToAddress((ccc / "dns_resolution_config.resolvers")[i], cc.dns_resolution_config().resolvers(i), false));
   }
