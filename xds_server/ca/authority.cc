@@ -182,12 +182,12 @@ base::Result<std::unique_ptr<Authority>> Authority::Open(const Options& options,
 }
 
 base::Result<Certificate> Authority::Sign(void* public_key, const std::string& spiffe_id, const std::vector<std::string>& dns_names,
-                                          int64_t now) const {
+                                          int64_t lifetime_s, int64_t now) const {
   X509Ptr cert(X509_new());
   Certificate out;
   out.spiffe_id = spiffe_id;
   out.not_before_unix_s = now - 60;
-  out.not_after_unix_s = std::min(now + options_.leaf_seconds, UnixTime(X509_get0_notAfter(keys_->cert.get())));
+  out.not_after_unix_s = std::min(now + lifetime_s, UnixTime(X509_get0_notAfter(keys_->cert.get())));
   SetBasics(cert.get(), out.not_before_unix_s, out.not_after_unix_s);
   X509_set_pubkey(cert.get(), static_cast<EVP_PKEY*>(public_key));
   X509_NAME* name = X509_get_subject_name(cert.get());
@@ -227,13 +227,13 @@ base::Result<Certificate> Authority::SignRequest(const std::string& csr_der, con
     ERR_clear_error();
     return Error("the signature of the certificate request is wrong");
   }
-  return Sign(key.get(), SpiffeId(options_.trust_domain, service), {}, now);
+  return Sign(key.get(), SpiffeId(options_.trust_domain, service), {}, options_.leaf_seconds, now);
 }
 
 base::Result<Authority::KeyPair> Authority::MakeServerPair(const std::vector<std::string>& dns_names, int64_t now) const {
   PkeyPtr key = NewKey();
   if (!key) return Error("cannot make a key: " + OpenSslError());
-  auto cert = Sign(key.get(), SpiffeId(options_.trust_domain, {"weft-system", "xds"}), dns_names, now);
+  auto cert = Sign(key.get(), SpiffeId(options_.trust_domain, {"weft-system", "xds"}), dns_names, kServerSeconds, now);
   if (!cert) return std::move(cert.error());
   return KeyPair{ToPem(key.get()), std::move(*cert)};
 }

@@ -32,7 +32,8 @@ class Authority {
 
   // From the DER of a PKCS#10 request: its signature must be good and its key P-256; everything else in it is ignored.
   base::Result<Certificate> SignRequest(const std::string& csr_der, const Name& service, int64_t now_unix_s) const;
-  // A fresh key and certificate for the server itself: SPIFFE ID ns/weft-system/sa/xds and the DNS names.
+  // A fresh key and certificate for the server itself: SPIFFE ID ns/weft-system/sa/xds and the DNS names, for 24 h
+  // whatever the workloads get (every sidecar depends on it).
   struct KeyPair {
     std::string key_pem;
     Certificate certificate;
@@ -42,13 +43,13 @@ class Authority {
   const std::string& bundle_pem() const { return bundle_pem_; }
   const std::string& root_spki_sha256_hex() const { return root_hash_; }
   const std::string& trust_domain() const { return options_.trust_domain; }
-  int64_t leaf_seconds() const { return options_.leaf_seconds; }
+  static constexpr int64_t kServerSeconds = 24 * 3600;
 
  private:
   Authority() = default;
   struct Keys;
   base::Result<Certificate> Sign(void* public_key, const std::string& spiffe_id, const std::vector<std::string>& dns_names,
-                                 int64_t now_unix_s) const;
+                                 int64_t lifetime_s, int64_t now_unix_s) const;
 
   Options options_;
   std::unique_ptr<Keys> keys_;

@@ -54,7 +54,7 @@ base::Status GrpcServer::RenewCertificate(bool force) {
       !WritePrivate(dir + "/cert.pem", pair->certificate.chain_pem + authority_.bundle_pem())) {
     return base::Error("cannot write to " + dir + ": " + strerror(errno));
   }
-  renew_at_unix_s_ = now + authority_.leaf_seconds() / 2;
+  renew_at_unix_s_ = now + Authority::kServerSeconds / 2;
   return base::Ok{};
 }
 

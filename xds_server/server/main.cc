@@ -34,6 +34,7 @@ struct Flags {
   std::vector<std::string> allowed_hosts, xds_names;
   int http_fd = -1;
   int retain_hours = 72;
+  int64_t leaf_lifetime_s = 24 * 3600;
 };
 
 int Fail(const std::string& message) {
@@ -91,7 +92,7 @@ int Run(const Flags& f, int signals) {
 
   auto store = Store::Open(f.data_dir + "/weft.db");
   if (!store) return Fail(store.error().ToString());
-  auto authority = Authority::Open({f.data_dir + "/ca", f.trust_domain}, now_s);
+  auto authority = Authority::Open({f.data_dir + "/ca", f.trust_domain, f.leaf_lifetime_s}, now_s);
   if (!authority) return Fail(authority.error().ToString());
   auto token = ApiToken(f.data_dir + "/api-token");
   if (!token) return Fail(token.error().ToString());
@@ -176,6 +177,7 @@ int main(int argc, char** argv) {
   app.add_option("--otlp-http-address", f.otlp_http_address, "\"\" for none")->capture_default_str();
   app.add_option("--trust-domain", f.trust_domain)->capture_default_str();
   app.add_option("--retain-hours", f.retain_hours, "how long telemetry is kept")->capture_default_str()->check(CLI::Range(1, 24 * 3650));
+  app.add_option("--leaf-lifetime-s", f.leaf_lifetime_s, "of workload certificates, which are renewed at half of it")->check(CLI::Range(20, 7 * 86400));
   app.add_option("-l,--log-level", f.log_level)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   auto level = weft::base::ParseLevel(f.log_level);
