@@ -4,6 +4,7 @@ Each test starts the sidecar from an Envoy bootstrap with port 0 everywhere; wha
 skip. Certificates are made by the openssl program, so nothing of ours vouches for ours.
 """
 
+import base64
 import hashlib
 import http.server
 import json
@@ -507,6 +508,157 @@ class Tcp(unittest.TestCase):
                 stop()
 
 
+def read_exactly(sock, n):
+    out = b""
+    while len(out) < n:
+        piece = sock.recv(n - len(out))
+        if not piece:
+            raise AssertionError("closed after %r" % out)
+        out += piece
+    return out
+
+
+class Serve:
+    """A raw TCP server: `talk` gets each connection."""
+
+    def __init__(self, talk):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+        def accept():
+            while True:
+                try:
+                    c, _ = self.listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=self.one, args=(talk, c), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+
+    @staticmethod
+    def one(talk, c):
+        with c:
+            try:
+                talk(c)
+            except OSError:
+                pass
+
+    def close(self):
+        self.listener.close()
+
+
+class Pair(unittest.TestCase):
+    """Application - sidecar - mutual TLS, HTTP/2 - sidecar - application."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stops = []
+
+        def talk(c):  # an HTTP server that upgrades and then echoes
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += read_exactly(c, 1)
+            if b"upgrade: websocket" not in head.lower():
+                body = b"plain"
+                c.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                return
+            key = next(x.split(b":")[1].strip() for x in head.split(b"\r\n") if x.lower().startswith(b"sec-websocket-key:"))
+            accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            c.sendall(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+                      b"sec-websocket-accept: " + accept + b"\r\n\r\n")
+            while True:
+                piece = c.recv(65536)
+                if not piece:
+                    return
+                c.sendall(piece)
+
+        app = Serve(talk)
+        cls.stops.append(app.close)
+        ws = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
+        inner_hcm = hcm("app", http2_protocol_options={"allow_connect": True}, **ws)
+        inner = Sidecar([listener("in", inner_hcm, transport_socket=server_tls(tls_common(CERTS["server"], CERTS["ca"], alpn=["h2"])))],
+                        [cluster("app", app.port)])
+        cls.stops.append(inner.stop)
+        sans = [{"san_type": "URI", "matcher": {"exact": "spiffe://mesh/ns/default/sa/cart"}}]
+        far = cluster("far", inner.ports["in"], transport_socket=client_tls(tls_common(CERTS["client"], CERTS["ca"], sans, ["h2"])))
+        options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+        far["typed_extension_protocol_options"] = {options: {
+            "@type": "type.googleapis.com/" + options,
+            "explicit_http_config": {"http2_protocol_options": {"allow_connect": True}}}}
+        outer = Sidecar([listener("out", hcm("far", **ws))], [far])
+        cls.stops.append(outer.stop)
+        cls.port = outer.ports["out"]
+
+    @classmethod
+    def tearDownClass(cls):
+        for stop in reversed(cls.stops):
+            stop()
+
+    def test_plain_request(self):
+        need("curl")
+        self.assertEqual(run("curl", "-sS", "http://127.0.0.1:%d/" % self.port), (0, "plain"))
+
+    def test_websockets_cross_both_sidecars(self):
+        opened = []
+        for i in range(20):
+            c = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+            c.sendall(b"GET /chat HTTP/1.1\r\nHost: cart\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                      b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += read_exactly(c, 1)
+            self.assertTrue(head.startswith(b"HTTP/1.1 101"), head)
+            self.assertIn(b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", head)  # of the client's own key
+            opened.append(c)
+        for round_ in range(3):
+            for i, c in enumerate(opened):
+                message = b"\x82\x7e" + struct.pack(">H", 30000) + bytes([i, round_]) * 15000
+                c.sendall(message)
+                self.assertEqual(read_exactly(c, len(message)), message)
+        for c in opened:
+            c.shutdown(socket.SHUT_WR)
+            self.assertEqual(c.recv(1), b"")
+            c.close()
+
+
+class Sniffing(unittest.TestCase):
+    """One listener, permissive: mutual TLS, plaintext HTTP and a protocol whose server speaks first."""
+
+    def test_server_first_http_and_tls_share_a_port(self):
+        def talk(c):
+            c.sendall(b"220 ready\r\n")
+            c.sendall(b"you said " + c.recv(100))
+
+        app = Serve(talk)
+        inspectors = [{"name": "envoy.filters.listener." + n, "typed_config": {"@type": EXT + "filters.listener.%s.v3.%s" % (n, t)}}
+                      for n, t in (("tls_inspector", "TlsInspector"), ("http_inspector", "HttpInspector"))]
+        secure = {"filter_chain_match": {"transport_protocol": "tls"}, "filters": tcp("app"),
+                  "transport_socket": server_tls(tls_common(CERTS["server"], CERTS["ca"]))}
+        plain = {"filter_chain_match": {"transport_protocol": "raw_buffer"}, "filters": tcp("app")}
+        s = Sidecar([{"name": "in", "address": address(0), "listener_filters": inspectors, "filter_chains": [secure, plain]}],
+                    [cluster("app", app.port)])
+        try:
+            started = time.time()
+            with socket.create_connection(("127.0.0.1", s.ports["in"]), timeout=10) as c:
+                self.assertEqual(read_exactly(c, 11), b"220 ready\r\n")  # we have said nothing yet
+                waited = time.time() - started
+                c.sendall(b"HELO\r\n")
+                self.assertEqual(read_exactly(c, 15), b"you said HELO\r\n")
+            self.assertLess(waited, 3)
+            with socket.create_connection(("127.0.0.1", s.ports["in"]), timeout=10) as c:
+                started = time.time()
+                c.sendall(b"HELO\r\n")  # not TLS, not HTTP: decided at once
+                self.assertEqual(read_exactly(c, 26), b"220 ready\r\nyou said HELO\r\n")
+                self.assertLess(time.time() - started, 3)
+            rc, out = run("openssl", "s_client", "-connect", "127.0.0.1:%d" % s.ports["in"], "-ign_eof", "-cert", CERTS["client"][1],
+                          "-key", CERTS["client"][0], stdin=b"HELO\r\n")
+            self.assertIn("220 ready", out)
+            self.assertIn("you said HELO", out)
+        finally:
+            s.stop()
+            app.close()
+
+
 class Dns(unittest.TestCase):
     def test_inline_table_over_udp(self):
         names = [{"name": "cart.default.mesh", "endpoint": {"address_list": {"address": ["240.64.0.1"]}}, "answer_ttl": "30s"}]
@@ -532,6 +684,11 @@ class Dns(unittest.TestCase):
             self.assertEqual((code, count, raw[-4:]), (0, 1, bytes([240, 64, 0, 1])))
             self.assertEqual(ask("cart.default.mesh", 28)[:2], (0, 0))
             self.assertEqual(ask("nosuch.mesh", 1)[0], 3)
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as c:  # TCP on the same port
+                q = struct.pack(">HHHHHH", 1, 0x100, 1, 0, 0, 0) + b"\4cart\7default\4mesh\0\0\1\0\1"
+                c.sendall(struct.pack(">H", len(q)) + q)
+                a = read_exactly(c, struct.unpack(">H", read_exactly(c, 2))[0])
+                self.assertEqual(a[-4:], bytes([240, 64, 0, 1]))
         finally:
             s.stop()
 
