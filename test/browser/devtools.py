@@ -164,7 +164,7 @@ class Page:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                value = self.eval(expression)
+                value = self.eval('!!(' + expression + ')')
             except Failure:
                 value = None
             if value:

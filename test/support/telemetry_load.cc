@@ -16,6 +16,7 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "api/weft/telemetry/v1/telemetry.grpc.pb.h"
 
@@ -39,17 +40,22 @@ class Sidecar {
     e->set_grpc_status(-1), e->set_config_revision(14);
     return e;
   }
-  // Sends what was added and waits until it is durable.
-  bool Flush() {
-    if (batch_.events_size() == 0) return true;
+  bool Send() {
+    waiting_ = batch_.events_size();
+    if (waiting_ == 0) return true;
     if (!stream_) context_ = std::make_unique<grpc::ClientContext>(), stream_ = stub_->Stream(context_.get());
     batch_.set_sequence(++sequence_);
-    sent += static_cast<uint64_t>(batch_.events_size());
-    if (!stream_->Write(batch_)) return false;
+    sent += static_cast<uint64_t>(waiting_);
+    bool good = stream_->Write(batch_);
+    Fresh();
+    return good;
+  }
+  // Until what was sent is durable.
+  bool Await() {
+    if (waiting_ == 0) return true;
     pb::BatchAck ack;
     if (!stream_->Read(&ack) || ack.sequence() != sequence_) return false;
-    acknowledged += static_cast<uint64_t>(batch_.events_size());
-    Fresh();
+    acknowledged += static_cast<uint64_t>(waiting_);
     return true;
   }
   void Close() {
@@ -72,6 +78,7 @@ class Sidecar {
   std::unique_ptr<grpc::ClientReaderWriter<pb::EventBatch, pb::BatchAck>> stream_;
   pb::EventBatch batch_;
   uint64_t number_ = 0, sequence_ = 0;
+  int waiting_ = 0;
 };
 
 class Shop {
@@ -86,7 +93,8 @@ class Shop {
   }
   bool Flush() {
     bool good = true;
-    for (auto& [key, s] : sidecars_) good = s->Flush() && good;
+    for (auto& [key, s] : sidecars_) good = s->Send() && good;
+    for (auto& [key, s] : sidecars_) good = good && s->Await();
     return good;
   }
   void Close() {
@@ -214,7 +222,8 @@ class Shop {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string target, odd;
+  std::string target;
+  std::vector<std::string> odd;
   int seconds = 0, backlog = 0;
   double rps = 20;
   CLI::App app{"Made-up traffic of a shop for the telemetry service"};
@@ -222,7 +231,7 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", seconds, "live traffic for so long");
   app.add_option("--backlog", backlog, "first the last so many seconds at once");
   app.add_option("--rps", rps, "visits a second, about seven hops each");
-  app.add_option("--odd-name", odd, "a further service of this name");
+  app.add_option("--odd-name", odd, "further services of these names");
   CLI11_PARSE(app, argc, argv);
   Shop shop(target);
   bool good = true;
@@ -234,7 +243,7 @@ int main(int argc, char** argv) {
   }
   if (backlog) {
     shop.Failures(now - 4'000'000'000);
-    if (!odd.empty()) shop.Odd(odd, now - 4'000'000'000);
+    for (const std::string& name : odd) shop.Odd(name, now - 4'000'000'000);
     good = good && shop.Flush();
   }
   auto until = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);

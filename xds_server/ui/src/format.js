@@ -47,9 +47,17 @@ export function cut(text, n) {
   return text.length > n ? `${text.slice(0, n - 1)}…` : text;
 }
 export const level = (errorRate, requests = 1) => (!requests ? 'idle' : errorRate >= 0.05 ? 'bad' : errorRate >= 0.01 ? 'warn' : 'ok');
-// A stable colour for a service: one of the eight of the style sheet.
-export function hue(name) {
-  let h = 2166136261;
-  for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 16777619);
-  return (h >>> 0) % 8;
+// Colours for services: by name, so that a service keeps its own, and moved on where two would meet on one screen.
+export function hues(names) {
+  const out = new Map();
+  const used = new Set();
+  for (const name of [...new Set(names)].sort()) {
+    let h = 2166136261;
+    for (let i = 0; i < name.length; i++) h = Math.imul(h ^ name.charCodeAt(i), 16777619);
+    h = (h >>> 0) % 8;
+    for (let k = 0; used.has(h) && k < 8; k++) h = (h + 1) % 8;
+    used.add(h);
+    out.set(name, `h${h}`);
+  }
+  return (name) => out.get(name) || 'h0';
 }

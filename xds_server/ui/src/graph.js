@@ -64,7 +64,7 @@ export function layout(names, edges, known) {
   }
   for (const list of by.values()) {
     list.sort((a, b) => a.y - b.y);
-    for (let i = 1; i < list.length; i++) list[i].y = Math.max(list[i].y, list[i - 1].y + NODE.h + 34);
+    for (let i = 1; i < list.length; i++) list[i].y = Math.max(list[i].y, list[i - 1].y + NODE.h + 42);
     const shift = list.reduce((s, n) => s + n.y, 0) / list.length;
     for (const n of list) n.y -= shift * 0.5;
   }
@@ -83,34 +83,90 @@ export function box(places) {
   return { x: x0 - 40, y: y0 - 60, w: x1 - x0 + 80, h: y1 - y0 + 120 };
 }
 
-// A curve from card to card and the point for its label.
-export function curve(a, b) {
-  if (a === b) {
-    const x = a.x;
-    const y = a.y - NODE.h / 2;
-    return { d: `M${x - 26},${y} C${x - 60},${y - 58} ${x + 60},${y - 58} ${x + 26},${y}`, x, y: y - 44 };
+// Where edges leave and enter: spread over the card's side in the order of the other ends, so that they do not share a point.
+function ports(edges, places) {
+  const sides = new Map();
+  const put = (name, side, e, y) => {
+    const key = `${name}\n${side}`;
+    if (!sides.has(key)) sides.set(key, []);
+    sides.get(key).push([e, y]);
+  };
+  for (const e of edges) {
+    const a = places.get(e.source);
+    const b = places.get(e.destination);
+    if (a === b || b.x - a.x < NODE.w) continue;
+    put(e.source, 'out', e, b.y);
+    put(e.destination, 'in', e, a.y);
   }
-  const forward = b.x - a.x >= NODE.w;
-  if (forward) {
+  const out = new Map();
+  for (const [key, list] of sides) {
+    list.sort((p, q) => p[1] - q[1]);
+    const step = Math.min(13, (NODE.h - 14) / Math.max(1, list.length - 1));
+    const side = key.split('\n')[1];
+    list.forEach(([e], i) => {
+      if (!out.has(e)) out.set(e, { out: 0, in: 0 });
+      out.get(e)[side] = (i - (list.length - 1) / 2) * step;
+    });
+  }
+  return out;
+}
+
+const point = (c, t) => {
+  const u = 1 - t;
+  return [0, 1].map((k) => u * u * u * c[k] + 3 * u * u * t * c[k + 2] + 3 * u * t * t * c[k + 4] + t * t * t * c[k + 6]);
+};
+
+// The four points of a cubic from card to card.
+function cubic(a, b, port) {
+  if (a === b) {
+    const y = a.y - NODE.h / 2;
+    return [a.x - 26, y, a.x - 60, y - 58, a.x + 60, y - 58, a.x + 26, y];
+  }
+  if (b.x - a.x >= NODE.w) {
     const sx = a.x + NODE.w / 2;
     const tx = b.x - NODE.w / 2 - 7;
-    const bend = Math.max(46, (tx - sx) * 0.45);
+    const [sy, ty] = [a.y + port.out, b.y + port.in];
+    const bend = Math.max(46, (tx - sx) * 0.42);
     // Edges over more than one column swing wide, so that they pass the cards between.
-    const far = b.column - a.column > 1 ? ((a.y + b.y) / 2 <= 0 ? -1 : 1) * 64 : 0;
-    return {
-      d: `M${sx},${a.y} C${sx + bend},${a.y + far} ${tx - bend},${b.y + far} ${tx},${b.y}`,
-      x: (sx + tx) / 2,
-      y: (a.y + b.y) / 2 + far * 0.75,
-    };
+    const far = b.column - a.column > 1 ? ((a.y + b.y) / 2 <= 0 ? -1 : 1) * 46 * (b.column - a.column) : 0;
+    return [sx, sy, sx + bend, sy + far, tx - bend, ty + far, tx, ty];
   }
-  const down = a.y <= b.y ? 1 : -1;
   if (Math.abs(b.x - a.x) < NODE.w) {
     const sx = a.x + NODE.w / 2;
     const tx = b.x + NODE.w / 2 + 7;
-    return { d: `M${sx},${a.y} C${sx + 70},${a.y} ${tx + 70},${b.y} ${tx},${b.y}`, x: Math.max(sx, tx) + 52, y: (a.y + b.y) / 2 };
+    return [sx, a.y, sx + 90, a.y, tx + 90, b.y, tx, b.y];
   }
+  const down = a.y <= b.y ? 1 : -1;
   const sy = a.y + (down * NODE.h) / 2;
   const ty = b.y + (down * NODE.h) / 2 + down * 7;
-  const far = Math.max(sy * down, ty * down) * down + down * 70;
-  return { d: `M${a.x},${sy} C${a.x},${far} ${b.x},${far} ${b.x},${ty}`, x: (a.x + b.x) / 2, y: far - down * 22 };
+  const far = Math.max(sy * down, ty * down) * down + down * 80;
+  return [a.x, sy, a.x, far, b.x, far, b.x, ty];
+}
+
+export const LABEL = { w: 112, h: 34 };
+
+// Curves and label places for all edges: each label takes the spot on its curve that covers least of what is there already.
+export function routes(edges, places) {
+  const taken = [...places.values()].map((p) => ({ x: p.x, y: p.y, w: NODE.w + 6, h: NODE.h + 6 }));
+  const cost = (x, y) => taken.reduce((sum, t) => {
+    const w = (t.w + LABEL.w) / 2 - Math.abs(t.x - x);
+    const h = (t.h + LABEL.h) / 2 - Math.abs(t.y - y);
+    return w > 0 && h > 0 ? sum + w * h : sum;
+  }, 0);
+  const at = ports(edges, places);
+  const out = new Map();
+  for (const e of edges) {
+    const c = cubic(places.get(e.source), places.get(e.destination), at.get(e) || { out: 0, in: 0 });
+    let best = null;
+    for (const t of [0.5, 0.43, 0.57, 0.36, 0.64, 0.3, 0.7, 0.24, 0.76, 0.18, 0.82]) {
+      const [x, y] = point(c, t);
+      for (const dy of [0, -10, 10]) {
+        const here = cost(x, y + dy) + Math.abs(t - 0.5) * 120 + Math.abs(dy) * 6;
+        if (!best || here < best.cost) best = { x, y: y + dy, cost: here };
+      }
+    }
+    taken.push({ x: best.x, y: best.y, w: LABEL.w + 4, h: LABEL.h + 4 });
+    out.set(`${e.source}→${e.destination}`, { d: `M${c[0]},${c[1]} C${c[2]},${c[3]} ${c[4]},${c[5]} ${c[6]},${c[7]}`, x: best.x, y: best.y });
+  }
+  return out;
 }

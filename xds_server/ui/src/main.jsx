@@ -60,7 +60,7 @@ function Search() {
   const [text, set] = useState('');
   const go = (e) => {
     e.preventDefault();
-    const id = text.trim();
+    const id = document.getElementById('search').value.trim();
     if (id) location.hash = `#/why/${encodeURIComponent(id)}`;
   };
   return (

@@ -9,11 +9,9 @@ function Row({ of, name, sub, child, share }) {
       <td>{child ? <span class="version">{name || 'no version'}</span> : <a href={`#/traces?service=${encodeURIComponent(name)}`}><b>{name}</b></a>}<small>{sub}</small></td>
       <td class="num">{rate(of.rps)}<small>/s</small></td>
       <td class="num">{child ? percent(share) : count(of.requests)}</td>
-      <td class={`num ${level(of.error_rate, of.requests)}`}>{percent(of.error_rate)}</td>
+      <td class={`num ${level(of.error_rate, of.requests)}`}>{of.requests ? percent(of.error_rate) : '–'}</td>
       <td class={`num ${of.denied ? 'warn' : ''}`}>{of.denied ? count(of.denied) : '–'}</td>
-      <td class="num">{ms(of.p50_ms)}</td>
-      <td class="num">{ms(of.p95_ms)}</td>
-      <td class="num">{ms(of.p99_ms)}</td>
+      {[of.p50_ms, of.p95_ms, of.p99_ms].map((v, i) => <td key={i} class="num">{of.requests ? ms(v) : '–'}</td>)}
     </tr>
   );
 }

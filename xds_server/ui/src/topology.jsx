@@ -1,8 +1,15 @@
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { usePoll } from './api.js';
 import { count, cut, level, ms, percent, rate } from './format.js';
-import { NODE, box, curve, layout } from './graph.js';
+import { LABEL, NODE, box, layout, routes } from './graph.js';
 import { Empty, Failed, Lock, Outcomes, Stats, Versions, Windows } from './parts.jsx';
+
+// Breaks before the last part rather than within it.
+function Spiffe({ id }) {
+  if (!id) return 'proved no identity';
+  const at = id.lastIndexOf('/sa/');
+  return <code>{at > 0 ? <>{id.slice(0, at)}<wbr />{id.slice(at)}</> : id}</code>;
+}
 
 function EdgePanel({ edge, close }) {
   const callee = encodeURIComponent(edge.destination);
@@ -16,8 +23,8 @@ function EdgePanel({ edge, close }) {
         <span class="muted">{edge.protocols.join(', ')}</span>
       </p>
       <dl class="identities">
-        <div><dt>Caller</dt><dd>{edge.source_identity ? <code>{edge.source_identity}</code> : 'proved no identity'}</dd></div>
-        <div><dt>Callee</dt><dd>{edge.destination_identity ? <code>{edge.destination_identity}</code> : 'proved no identity'}</dd></div>
+        <div><dt>Caller</dt><dd><Spiffe id={edge.source_identity} /></dd></div>
+        <div><dt>Callee</dt><dd><Spiffe id={edge.destination_identity} /></dd></div>
       </dl>
       <Stats of={edge}>
         {edge.retries > 0 && <div><dt>Retries</dt><dd>{count(edge.retries)}</dd></div>}
@@ -67,37 +74,48 @@ function NodePanel({ node, edges, close, pick }) {
   );
 }
 
-function EdgeView({ edge, shape, picked, dim, pick }) {
+const keyOf = (e) => `${e.source}→${e.destination}`;
+
+// Lines lie under everything; the labels above are what keyboard and pointer reach.
+function EdgeLine({ edge, shape, picked, dim, pick }) {
   const health = level(edge.error_rate, edge.requests);
   const width = 1.4 + Math.min(4, Math.log10(1 + edge.rps * 10) * 0.9);
-  const text = `${rate(edge.rps)}/s`;
-  const more = `${percent(edge.error_rate)}  ${ms(edge.p95_ms)}`;
-  const wide = 36 + Math.max(text.length * 6.6 + 12, more.length * 5.6);
-  const label = `${edge.source} to ${edge.destination}: ${text}, ${percent(edge.error_rate)} errors, p95 ${ms(edge.p95_ms)}, ${edge.mtls ? 'mutual TLS' : 'no mutual TLS'}${edge.denied ? `, ${edge.denied} denied` : ''}`;
+  return (
+    <g class={`edge ${health} ${picked ? 'picked' : ''} ${dim ? 'dim' : ''}`} onClick={(e) => { e.stopPropagation(); pick(edge); }} aria-hidden="true">
+      <path class="hit" d={shape.d} />
+      <path class="line" d={shape.d} stroke-width={width} marker-end={`url(#arrow-${health})`} />
+      {edge.rps > 0 && <path class="flow" d={shape.d} stroke-width={Math.max(1.2, width * 0.55)} />}
+    </g>
+  );
+}
+
+function EdgeLabel({ edge, shape, picked, dim, pick }) {
+  const health = level(edge.error_rate, edge.requests);
+  const label = `${edge.source} to ${edge.destination}: ${rate(edge.rps)} requests a second, ${percent(edge.error_rate)} errors, p95 ${ms(edge.p95_ms)}, ${edge.mtls ? 'mutual TLS' : 'no mutual TLS'}${edge.denied ? `, ${edge.denied} denied` : ''}`;
   const key = (e) => {
     if (e.key === 'Enter' || e.key === ' ') {
       e.preventDefault();
       pick(edge);
     }
   };
+  const left = -LABEL.w / 2;
   return (
-    <g class={`edge ${health} ${picked ? 'picked' : ''} ${dim ? 'dim' : ''}`} tabindex="0" role="button" aria-label={label}
-      aria-pressed={picked} onClick={(e) => { e.stopPropagation(); pick(edge); }} onKeyDown={key} data-edge={`${edge.source}→${edge.destination}`}>
-      <path class="hit" d={shape.d} />
-      <path class="line" d={shape.d} stroke-width={width} marker-end={`url(#arrow-${health})`} />
-      {edge.rps > 0 && <path class="flow" d={shape.d} stroke-width={Math.max(1.2, width * 0.55)} />}
-      <g class="label" transform={`translate(${shape.x},${shape.y})`}>
-        <rect x={-wide / 2} y="-16" width={wide} height="32" rx="7" />
-        <g transform={`translate(${-wide / 2 + 8},-12)`} class={edge.mtls ? 'lock' : 'lock open'}>
+    <g class={`edge ${health} ${picked ? 'picked' : ''} ${dim ? 'dim' : ''}`} tabindex="0" role="button" aria-label={label} aria-pressed={picked}
+      onClick={(e) => { e.stopPropagation(); pick(edge); }} onKeyDown={key} data-edge={keyOf(edge)} transform={`translate(${shape.x},${shape.y})`}>
+      <g class="label">
+        <rect x={left} y={-LABEL.h / 2} width={LABEL.w} height={LABEL.h} rx="8" />
+        <g transform={`translate(${left + 8},-12.5)`} class={edge.mtls ? 'lock' : 'lock open'}>
           <rect x="1" y="4.6" width="8.6" height="6" rx="1.3" />
           <path d={edge.mtls ? 'M3 4.6V3.2a2.3 2.3 0 0 1 4.6 0v1.4' : 'M3 4.6V3.2a2.3 2.3 0 0 1 4.4-.9'} />
         </g>
-        <text x={-wide / 2 + 24} y="-3">{text}</text>
-        <text class="small" x={-wide / 2 + 24} y="10">
-          <tspan class={health}>{percent(edge.error_rate)}</tspan><tspan dx="7">{ms(edge.p95_ms)}</tspan>
+        <text x={left + 24} y="-3">{rate(edge.rps)}/s</text>
+        <text class="small" x={left + 24} y="10.5">
+          {edge.denied >= edge.requests && edge.denied > 0 ? <tspan class="bad">{count(edge.denied)} refused</tspan> : (
+            <><tspan class={health}>{percent(edge.error_rate)}</tspan><tspan dx="7">{ms(edge.p95_ms)}</tspan></>
+          )}
         </text>
         {edge.denied > 0 && (
-          <g transform={`translate(${wide / 2 - 9},-16)`} class="denied"><circle r="8" /><path d="M-3.4,-3.4L3.4,3.4" /><title>{`${edge.denied} denied`}</title></g>
+          <g transform={`translate(${-left - 8},${-LABEL.h / 2 + 2})`} class="denied"><circle r="8" /><path d="M-3.4,-3.4L3.4,3.4" /><title>{`${edge.denied} denied`}</title></g>
         )}
       </g>
     </g>
@@ -122,7 +140,7 @@ function NodeView({ node, at, picked, dim, pick }) {
       <title>{node.name}</title>
       <rect class="card" width={NODE.w} height={NODE.h} rx="9" />
       <rect class="health" x="7" y="11" width="3.5" height={NODE.h - 22} rx="1.75" />
-      <text class="name" x="19" y="21">{cut(node.name, 16)}</text>
+      <text class="name" x="19" y="21">{cut(node.name, 15)}</text>
       <text class="sub" x="19" y="37">{outside ? (node.name.startsWith('(') ? 'unknown caller' : 'outside the mesh') : cut(versions || 'no version', 13)}</text>
       {node.requests > 0 && <text class="sub num" x={NODE.w - 11} y="37" text-anchor="end">{rate(node.rps)}/s</text>}
     </g>
@@ -146,10 +164,11 @@ export function Topology({ route }) {
   }, [!data]);
   const shapeKey = data ? `${data.nodes.map((n) => n.name).join('\n')}\f${data.edges.map((e) => `${e.source}>${e.destination}`).join('\n')}` : '';
   const places = useMemo(() => (data ? layout(data.nodes.map((n) => n.name), data.edges, known.current) : new Map()), [shapeKey]);
+  // Busy edges choose their labels' places first.
+  const shapes = useMemo(() => (data ? routes([...data.edges].sort((a, b) => b.requests - a.requests), places) : new Map()), [places]);
   if (!data) return <div class="page"><Failed error={error} /></div>;
 
-  const key = (e) => `${e.source}→${e.destination}`;
-  const edge = picked?.edge && data.edges.find((e) => key(e) === picked.edge);
+  const edge = picked?.edge && data.edges.find((e) => keyOf(e) === picked.edge);
   const node = picked?.node && data.nodes.find((n) => n.name === picked.node);
   const room = { w: size.w - ((edge || node) && size.w > 900 ? 360 : 0), h: size.h };
   const fit = box(places);
@@ -209,17 +228,17 @@ export function Topology({ route }) {
               </marker>
             ))}
           </defs>
-          {edges.map((e) => places.has(e.source) && places.has(e.destination) && (
-            <EdgeView key={key(e)} edge={e} shape={curve(places.get(e.source), places.get(e.destination))} picked={edge === e}
-              dim={picked && !involved(e)} pick={(x) => setPicked({ edge: key(x) })} />
-          ))}
+          {[EdgeLine, EdgeLabel].map((Part, layer) => edges.map((e) => shapes.has(keyOf(e)) && (
+            <Part key={`${layer} ${keyOf(e)}`} edge={e} shape={shapes.get(keyOf(e))} picked={edge === e} dim={picked && !involved(e)}
+              pick={(x) => setPicked({ edge: keyOf(x) })} />
+          )))}
           {data.nodes.map((n) => places.has(n.name) && (
             <NodeView key={n.name} node={n} at={places.get(n.name)} picked={node === n} dim={!near(n.name)} pick={() => setPicked({ node: n.name })} />
           ))}
         </svg>
       )}
       {edge && <EdgePanel edge={edge} close={() => setPicked(null)} />}
-      {node && <NodePanel node={node} edges={data.edges} close={() => setPicked(null)} pick={(e) => setPicked({ edge: key(e) })} />}
+      {node && <NodePanel node={node} edges={data.edges} close={() => setPicked(null)} pick={(e) => setPicked({ edge: keyOf(e) })} />}
     </div>
   );
 }

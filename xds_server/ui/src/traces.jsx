@@ -1,6 +1,6 @@
 import { useMemo, useState } from 'preact/hooks';
 import { usePoll } from './api.js';
-import { clock, hue, us } from './format.js';
+import { clock, hues, us } from './format.js';
 import { Attempts, Empty, Failed, Pairs, eventRows } from './parts.jsx';
 
 export function Traces({ route }) {
@@ -21,7 +21,10 @@ export function Traces({ route }) {
   };
   const names = new Set((services.data?.services || []).map((s) => s.name));
   if (service) names.add(service);
-  const longest = Math.max(1, ...(data?.traces || []).map((t) => t.duration_us));
+  const hue = useMemo(() => hues((data?.traces || []).flatMap((t) => t.services)), [data]);
+  // A logarithm: one timeout must not flatten all others.
+  const length = (v) => Math.log10(1 + v / 100);
+  const longest = Math.max(0.1, ...(data?.traces || []).map((t) => length(t.duration_us)));
   return (
     <div class="page">
       <div class="head">
@@ -46,8 +49,8 @@ export function Traces({ route }) {
                   <td class="num muted">{clock(t.start_us)}</td>
                   <td><a href={`#/traces/${t.trace_id}`}>{t.name || t.trace_id}</a><small>from {t.service}</small></td>
                   <td class="num">{t.error ? <a class="tag bad" href={`#/why/${t.trace_id}`}>{t.status || 'failed'} · why?</a> : <span class="tag">{t.status || 'ok'}</span>}</td>
-                  <td class="duration"><i style={{ width: `${Math.max(1, (100 * t.duration_us) / longest)}%` }} class={t.error ? 'bad' : ''} /><span>{us(t.duration_us)}</span></td>
-                  <td class="chips">{t.services.slice(0, 8).map((s) => <span key={s} class={`chip h${hue(s)}`}>{s}</span>)}</td>
+                  <td class="duration"><i style={{ width: `${Math.max(1, (78 * length(t.duration_us)) / longest)}%` }} class={t.error ? 'bad' : ''} /><span>{us(t.duration_us)}</span></td>
+                  <td class="chips">{t.services.slice(0, 8).map((s) => <span key={s} class={`chip ${hue(s)}`}>{s}</span>)}</td>
                   <td class="num muted">{t.hops}</td>
                 </tr>
               ))}
@@ -92,6 +95,7 @@ export function Trace({ id }) {
   const [open, setOpen] = useState(-1);
   const [shown, setShown] = useState(PAGE);
   const marks = useMemo(() => (data ? ticks(data.duration_us) : []), [data]);
+  const hue = useMemo(() => hues(data?.services || []), [data]);
   if (!data) return <div class="page"><Failed error={error} /></div>;
   const total = Math.max(1, data.duration_us);
   const first = data.hops[0];
@@ -106,21 +110,21 @@ export function Trace({ id }) {
         {data.left_out > 0 && <span class="warn">{data.left_out} hops left out</span>}
         {data.cycle && <span class="warn">a circle of parents was cut</span>}
       </p>
-      <div class="chips">{data.services.map((s) => <span key={s} class={`chip h${hue(s)}`}>{s}</span>)}</div>
+      <div class="chips">{data.services.map((s) => <span key={s} class={`chip ${hue(s)}`}>{s}</span>)}</div>
       <div class="waterfall card" role="table" aria-label="Waterfall">
         <div class="axis" aria-hidden="true">{marks.map((t) => <span key={t} style={{ left: `${(100 * t) / total}%` }}>{us(t)}</span>)}</div>
         {data.hops.slice(0, shown).map((h, i) => (
           <div key={i} class={`hop ${h.error ? 'failed' : ''} ${open === i ? 'open' : ''}`} role="row">
             <button type="button" class="row" aria-expanded={open === i} onClick={() => setOpen(open === i ? -1 : i)}>
               <span class="what" style={{ paddingLeft: `${Math.min(h.depth, 24) * 14}px` }}>
-                <i class={`mark h${hue(h.service)}`} />
+                <i class={`mark ${hue(h.service)}`} />
                 <b>{h.service}</b>
                 <span class="kind">{h.event ? (h.kind === 'client' ? `→ ${h.peer}` : 'served') : h.kind}</span>
                 <span class="op">{h.name}</span>
               </span>
               <span class="lane">
                 {marks.map((t) => <i key={t} class="grid" style={{ left: `${(100 * t) / total}%` }} />)}
-                <i class={`bar h${hue(h.service)} ${h.event ? h.kind : 'app'}`}
+                <i class={`bar ${hue(h.service)} ${h.event ? h.kind : 'app'}`}
                   style={{ left: `${Math.min(99.6, (100 * h.offset_us) / total)}%`, width: `${Math.max(0.4, Math.min(100, (100 * h.duration_us) / total))}%` }} />
                 <span class="took" style={(100 * (h.offset_us + h.duration_us)) / total > 82 ? { right: `${Math.max(0, 100 - (100 * h.offset_us) / total)}%`, paddingRight: '6px' } : { left: `${(100 * (h.offset_us + h.duration_us)) / total}%`, paddingLeft: '6px' }}>
                   {us(h.duration_us)}{h.event?.status >= 400 || h.error ? ` · ${h.event ? h.event.tls_failure || h.event.status || 'reset' : 'error'}` : ''}

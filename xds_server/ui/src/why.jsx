@@ -69,7 +69,7 @@ export function Why({ id }) {
   const attempts = data.client?.attempts?.length ? data.client.attempts : data.server?.attempts || [];
   return (
     <div class="page why">
-      <div class={`verdict ${data.cause === 'ok' ? 'ok' : 'bad'}`} data-cause={data.cause}>
+      <div class={`verdict ${data.cause === 'ok' ? 'fine' : ''}`} data-cause={data.cause}>
         <span class="cause">{CAUSES[data.cause] || data.cause}</span>
         <h1>{data.sentence}</h1>
         <ol class="path" aria-label="Way of the request">
