@@ -1,9 +1,11 @@
 #include "sidecar/xds/snapshot_builder.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "sidecar/base/log.h"
 #include "sidecar/cluster/host_set.h"
+#include "sidecar/io/socket.h"
 #include "sidecar/xds/parse.h"
 #include "sidecar/xds/translate.h"
 
@@ -55,10 +57,8 @@ struct SnapshotBuilder::Dns {
 SnapshotBuilder::RebuildTask::RebuildTask(SnapshotBuilder* b)
     : io::Task([](io::Task* t) {
         auto* self = static_cast<RebuildTask*>(t)->builder;
-        if (auto s = self->Rebuild(); !s && s.error().ToString() != self->last_publish_error_) {
-          self->last_publish_error_ = s.error().ToString();
-          WEFT_LOG(kConfig, kWarn, "configuration could not be put in force: ", self->last_publish_error_);
-        }
+        std::vector<Refused> refused;
+        self->Settle(&refused);
       }),
       builder(b) {}
 SnapshotBuilder::WarmTimer::WarmTimer(SnapshotBuilder* b)
@@ -153,26 +153,34 @@ std::vector<Refused> SnapshotBuilder::OnResources(Type type, const std::vector<A
     UpdateNames();
     return refused;
   }
-  // Listeners bind at once, so that an address in use is part of the answer to this response. Each refused listener is
-  // taken back and the rest tried again.
-  for (size_t tries = 0; tries <= updated.size(); ++tries) {
+  // Listeners bind at once, so that an address in use is part of the answer to this response.
+  Settle(&refused);
+  UpdateNames();
+  return refused;
+}
+
+// Puts in force what can be; a listener that cannot bind is taken back, and the rest tried again.
+void SnapshotBuilder::Settle(std::vector<Refused>* refused) {
+  for (size_t tries = listeners_.size() + 1; tries > 0; --tries) {
     auto status = Rebuild();
-    if (status) break;
+    if (status) return;
     std::string text = status.error().ToString(), culprit;
-    for (const AdsResource& r : updated) {
-      auto it = listeners_.find(r.name);
-      bool named = status.error().where() == r.name || text.find("\"" + r.name + "\"") != std::string::npos || text.find(r.name + ":") != std::string::npos;
-      if (it != listeners_.end() && named && r.name.size() > culprit.size()) culprit = r.name;
+    for (const auto& [name, slot] : listeners_) {
+      bool fresh = slot.previous || !current_ || !current_->FindListener(name);
+      bool named = text.find("'" + name + "'") != std::string::npos || text.find("\"" + name + "\"") != std::string::npos;
+      if (fresh && named && name.size() > culprit.size()) culprit = name;
     }
     if (culprit.empty()) {
-      WEFT_LOG(kConfig, kWarn, "listeners could not be put in force: ", text);
-      break;
+      if (text != last_publish_error_) WEFT_LOG(kConfig, kWarn, "configuration could not be put in force: ", text);
+      last_publish_error_ = text;
+      return;
     }
-    refused.push_back({culprit, text});
-    ListenerSlot& slot = listeners_[culprit];
-    slot.refused = {text, slot.active ? slot.active->raw.version : "", slot.active ? slot.active->raw.body : nullptr, loop_->wall_now()};
+    WEFT_LOG(kConfig, kWarn, "refused: ", text);
+    refused->push_back({culprit, text});
     Cells::Local().Add(ids_.create_failure);
+    ListenerSlot& slot = listeners_[culprit];
     if (slot.previous) {  // back to the one that serves
+      slot.refused = {text, slot.active ? slot.active->raw.version : "", slot.active ? slot.active->raw.body : nullptr, loop_->wall_now()};
       slot.active = std::move(slot.previous);
       slot.previous.reset();
       slot.entry = std::move(slot.previous_entry);
@@ -180,8 +188,28 @@ std::vector<Refused> SnapshotBuilder::OnResources(Type type, const std::vector<A
       listeners_.erase(culprit);
     }
   }
-  UpdateNames();
-  return refused;
+}
+
+// Whether a new listener's addresses are free, found out before it warms: the answer belongs to its own response.
+std::string SnapshotBuilder::ProbeBind(const model::Listener& l) const {
+  if (!l.bind_to_port || l.dns) return "";
+  for (const model::Address& a : l.addresses) {
+    if (a.kind != model::Address::kIp || a.port == 0) continue;
+    bool ours = false;
+    if (current_) {
+      for (const auto& have : current_->listeners) {
+        for (const model::Address& b : have->config->addresses) ours |= b == a;
+      }
+    }
+    if (ours) continue;
+    io::SockAddr at;
+    at.length = a.ToSockaddr(&at.storage);
+    io::ListenOptions options;
+    options.transparent = l.transparent, options.freebind = l.freebind;
+    io::Fd probe(io::Listen(at, options));
+    if (!probe) return "address: cannot bind " + a.ToString() + ": " + strerror(-probe.get());
+  }
+  return "";
 }
 
 std::string SnapshotBuilder::ApplyOne(Type type, const AdsResource& r) {
@@ -214,6 +242,8 @@ std::string SnapshotBuilder::ApplyOne(Type type, const AdsResource& r) {
       if (it != listeners_.end() && it->second.is_static) return "a static listener of that name exists";
       auto parsed = ParseListener(r.body);
       if (!parsed) return it == listeners_.end() ? parsed.error().ToString() : refuse(it->second.refused, parsed.error());
+      if (std::string why = started_ ? ProbeBind(**parsed) : ""; !why.empty())
+        return it == listeners_.end() ? why : refuse(it->second.refused, base::Error(why));
       ListenerSlot& slot = listeners_[r.name];
       slot.refused = {};
       const Raw* newest = slot.warming ? &slot.warming->raw : slot.active ? &slot.active->raw : nullptr;

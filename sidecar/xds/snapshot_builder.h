@@ -150,6 +150,8 @@ class SnapshotBuilder final : public AdsSink {
   void RemoveOne(Type type, const std::string& name);
   void Changed();                // schedules Rebuild
   base::Status Rebuild();        // promotes what is warm, builds, publishes
+  void Settle(std::vector<Refused>* refused);
+  std::string ProbeBind(const model::Listener& listener) const;
   bool PromoteCluster(ClusterSlot& slot);
   bool PromoteListener(ListenerSlot& slot);
   bool Expired(uint64_t since_ns) const;
