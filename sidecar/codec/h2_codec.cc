@@ -96,7 +96,7 @@ Http2Codec::Http2Codec(const Limits& limits, StreamHost* host, base::Clock* cloc
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_outbound_ack(o, 1000);
     nghttp2_option_set_max_continuations(o, 10);
-    nghttp2_option_set_stream_reset_rate_limit(o, 1000, 1000);  // ours is tighter and comes first
+    nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);  // ours comes first
     return o;
   }();
   const int rc = server ? nghttp2_session_server_new2(&session_, callbacks, this, option)
@@ -198,6 +198,7 @@ void Http2Codec::MarkReset(Stream* s, ResetCode code, const char* detail) {
 
 void Http2Codec::ResetWire(Stream* s, ResetCode code) {
   if (s->closed || s->wire == 0) return;
+  if (!s->inbound) s->own_reset = true;
   nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, s->wire, static_cast<uint32_t>(code));
 }
 
@@ -283,7 +284,8 @@ bool Http2Codec::peer_going_away() const {
 bool Http2Codec::closed() const {
   if (eof_) return true;
   if (!pending_.empty() || nghttp2_session_want_write(session_) != 0) return false;
-  return broken_ || (streams_.empty() && nghttp2_session_want_read(session_) == 0);
+  // After the first GOAWAY of a drain requests may still be on their way here; the second ends it.
+  return broken_ || (streams_.empty() && drain_ != 1 && nghttp2_session_want_read(session_) == 0);
 }
 
 void Http2Codec::StartDrain() {
@@ -448,13 +450,15 @@ void Http2Codec::OnFrameSent(const nghttp2_frame* frame) {
       break;
     case NGHTTP2_RST_STREAM:
       ++counters_.tx_reset;
-      // Resets that a client provokes cost as much as its own (CVE-2025-8671); NO_ERROR after a full answer is ours.
-      if (server_ && frame->rst_stream.error_code != NGHTTP2_NO_ERROR && !resets_.Take(Now())) {
-        Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.reset_flood");
+      // Resets that a client provokes cost as much as its own (CVE-2025-8671); those our owner wanted are not its fault.
+      if (server_) {
+        const Stream* s = ByWire(frame->hd.stream_id);
+        if (!(s && s->own_reset) && !resets_.Take(Now())) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.reset_flood");
       }
       break;
     case NGHTTP2_DATA:
       ++data_sent_;
+      ping_rate_.Earn(1), settings_rate_.Earn(0.1);  // peers probe the path while data flows
       [[fallthrough]];
     case NGHTTP2_HEADERS: {
       Stream* s = ByWire(frame->hd.stream_id);

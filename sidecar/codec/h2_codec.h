@@ -63,12 +63,15 @@ class Http2Codec final : public Codec {
     bool closed = false;         // nghttp2 has forgotten it
     bool discard = false;        // malformed: ignore what else arrives
     bool connect = false, tunnel = false;
+    bool own_reset = false;      // the owner asked for the reset, not the protocol
   };
-  // Refilled by the clock; Take() is false when the peer was too fast.
+  // Refilled by the clock, and by honest work: what an attacker must do to earn tokens costs as much as what it gets.
+  // Take() is false when the peer was too fast.
   struct Bucket {
     double tokens = 0, rate, burst;
     uint64_t last = 0;
     bool Take(uint64_t now_ns);
+    void Earn(double n) { tokens = tokens + n < burst ? tokens + n : burst; }
   };
   friend struct H2Callbacks;
 

@@ -46,7 +46,6 @@ int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {
     const int32_t wire = frame->hd.stream_id;
     Inbound* inbound = streams_.size() < limits_.max_concurrent_streams ? host_->OnNewStream(wire) : nullptr;
     if (!inbound) {
-      Glitch();
       nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, wire, NGHTTP2_REFUSED_STREAM);
       return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
@@ -245,9 +244,13 @@ void Http2Codec::CountFrame(const nghttp2_frame* frame) {
       flood = ++window_updates_ > 100 + 4 * counters_.streams + 10 * data_sent_, why = "http2.window_update_flood";
       break;
     case NGHTTP2_DATA: {
-      if (frame->hd.length > frame->data.padlen || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) break;
       Stream* s = ByWire(frame->hd.stream_id);
-      flood = s && ++s->empty_data > 50, why = "http2.empty_data_flood";
+      if (frame->hd.length > frame->data.padlen) {
+        ping_rate_.Earn(1), settings_rate_.Earn(0.1);
+        if (s && s->empty_data > 0) --s->empty_data;
+      } else if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
+        flood = s && ++s->empty_data > 50, why = "http2.empty_data_flood";
+      }
       break;
     }
     default: break;
@@ -315,6 +318,7 @@ void Http2Codec::OnClose(int32_t wire, uint32_t code) {
   s->held_head.reset();
   if (!server_) --open_;
   const bool complete = s->received_end && s->sent_end;
+  if (complete) resets_.Earn(1);
   // A full answer stands even if the server then stops our upload (RFC 9113 8.1).
   const bool answered = !server_ && s->received_end && code == NGHTTP2_NO_ERROR;
   if (!complete && !answered) {

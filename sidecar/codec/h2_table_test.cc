@@ -298,6 +298,26 @@ TEST(Http2Table, Floods) {
   }
 }
 
+// Callers that give up now and then, and owners that reset, are no attack: resets are earned by completed streams.
+TEST(Http2Table, ResetsAmongHonestWork) {
+  Wire w;
+  for (uint32_t i = 0; i < 2000; ++i) {
+    const uint32_t id = i * 4 + 1;
+    ASSERT_TRUE(w.Feed(Request(id, Base()))) << i;
+    w.server->SendHead(static_cast<StreamId>(id), Head({{":status", "200"}}), true);
+    w.server->Release(static_cast<StreamId>(id));
+    ASSERT_TRUE(w.Feed(Request(id + 2, Base()) + Frame(kRst, 0, id + 2, U32(8)))) << i;
+    w.server->Release(static_cast<StreamId>(id + 2));
+  }
+  Wire own;
+  for (uint32_t i = 0; i < 500; ++i) {
+    ASSERT_TRUE(own.Feed(Request(i * 2 + 1, Base()))) << i;
+    own.server->Reset(static_cast<StreamId>(i * 2 + 1), ResetCode::kInternal);
+  }
+  EXPECT_TRUE(own.Feed(""));
+  EXPECT_EQ(own.server->counters().tx_reset, 500u);
+}
+
 // A stream keeps its slot until its owner has let go, whatever the peer resets.
 TEST(Http2Table, ResetStreamsKeepTheirSlot) {
   Limits l;

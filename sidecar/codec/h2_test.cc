@@ -257,6 +257,7 @@ TEST(H2, GoawayInTwoPhases) {
   t.Run();
   t.server->StartDrain();
   t.Run();
+  EXPECT_FALSE(t.server->closed());
   EXPECT_TRUE(t.client->peer_going_away());
   EXPECT_EQ(t.client->OpenRoom(), 0u);
   EXPECT_EQ(a.bits, 0);
