@@ -86,16 +86,15 @@ dump::ClientResourceStatus Status(const ResourceView& v) {
   return v.warming ? dump::REQUESTED : dump::ACKED;
 }
 
-
 }  // namespace
 
 void Redact(pb::Message* message) { RedactIn(message, false, 0); }
 
-Response Json(const pb::Message& message) {
+Response Json(const pb::Message& message, bool zeros) {
   pb::util::JsonPrintOptions options;
   options.add_whitespace = true;
   options.preserve_proto_field_names = true;
-  options.always_print_primitive_fields = false;
+  options.always_print_primitive_fields = zeros;
   std::string text;
   auto status = pb::util::MessageToJsonString(message, &text, options);
   if (!status.ok()) return {500, "{\"error\":\"cannot be shown as JSON\"}\n", "application/json"};

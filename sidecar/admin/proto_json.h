@@ -11,7 +11,8 @@ class Message;
 
 namespace weft::admin {
 
-Response Json(const google::protobuf::Message& message);
+// zeros: fields with their default value are printed too, as Envoy does for /server_info and /certs.
+Response Json(const google::protobuf::Message& message, bool zeros = false);
 // Replaces the text of every field the API marks as sensitive, inside Any messages too.
 void Redact(google::protobuf::Message* message);
 

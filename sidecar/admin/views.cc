@@ -177,7 +177,7 @@ Response Certs(const AdminState& state, const Request&) {
       for (const auto& c : *list) fill(one->add_cert_chain(), c, view.where);
     }
   }
-  return Json(out);
+  return Json(out, true);
 }
 
 Response ServerInfo(const AdminState& state) {
@@ -189,7 +189,7 @@ Response ServerInfo(const AdminState& state) {
   out.set_hot_restart_version("disabled");
   out.mutable_command_line_options()->ParseFromString(state.options);
   if (state.bootstrap && state.bootstrap->node) *out.mutable_node() = *state.bootstrap->node;
-  return Json(out);
+  return Json(out, true);
 }
 
 Response Memory() {
