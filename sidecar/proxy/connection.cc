@@ -199,6 +199,12 @@ bool Connection::NetworkAllowed() {
   return true;
 }
 
+bool Connection::OriginalTarget(const model::Cluster& cluster, model::Address* to) const {
+  *to = destination_;
+  if (cluster.original_dst_port) to->port = static_cast<uint16_t>(*cluster.original_dst_port);
+  return listener_->config->transparent || !(*to == local_);
+}
+
 void Connection::Describe(Record& r) const {
   switch (listener_->config->direction) {
     case model::Listener::kInbound: r.direction = Direction::kInbound; break;
@@ -328,7 +334,7 @@ void Connection::AbortNow() {
 void Connection::CloseNow() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  timer_.Cancel();
+  timer_.Cancel(), second_goaway_.Cancel();
   flush_.Unlink(), input_.Unlink();
   if (transport_.open()) {
     if (transport_.tls_failed()) transport_.Write();  // the alert that says why

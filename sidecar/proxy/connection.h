@@ -46,7 +46,9 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   HttpStats& http_stats() { return *http_stats_; }
   const model::Address& peer() const { return peer_; }
   const model::Address& destination() const { return destination_; }
-  bool destination_restored() const { return restored_; }
+  // Where an ORIGINAL_DST cluster goes. False: the connection was meant for the listener itself, and sending it on
+  // would come back to us for ever.
+  bool OriginalTarget(const model::Cluster& cluster, model::Address* to) const;
   const std::string& peer_text() const { return peer_text_; }
   const std::string& destination_text() const { return destination_text_; }
   const tls::Engine* tls() const { return transport_.tls(); }
@@ -56,6 +58,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   // The part of a record that is the same for everything on this connection.
   void Describe(Record& record) const;
 
+  // HTTP/2: GOAWAY in two steps a second apart; HTTP/1: "connection: close" with the next answer, and with the second
+  // step idle connections close when the whole plane drains (before, a request could be on its way to them).
   void StartDrain();
   // Graceful: what is queued is sent, then FIN, then the peer has a moment to read it.
   void CloseAfterFlush();
@@ -71,6 +75,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void Input();
   void Flush();
   void OnTimer();
+  void OnSecondGoaway();
   void Reap();
 
   bool SniffNeeded();
@@ -112,6 +117,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   upstream::MemberTask<Connection, &Connection::Input> input_{this};
   upstream::MemberTask<Connection, &Connection::Reap> reap_{this};
   upstream::MemberTimer<Connection, &Connection::OnTimer> timer_{this};  // of the present state
+  upstream::MemberTimer<Connection, &Connection::OnSecondGoaway> second_goaway_{this};
 };
 
 }  // namespace weft::proxy

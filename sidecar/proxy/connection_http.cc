@@ -53,7 +53,10 @@ void Connection::StartHttp(bool h2) {
   if (tls()) cells.Add(http_stats_->cx_ssl_total);
   codec::Limits limits = LimitsOf(hcm());
   codec_ = h2 ? codec::NewHttp2Server(limits, this, core_->options().clock) : codec::NewHttp1Server(limits, this);
-  if (draining_ || core_->draining()) codec_->StartDrain();
+  if (draining_ || core_->draining()) {
+    codec_->StartDrain();
+    core_->loop()->Arm(&second_goaway_, base::kSecond);
+  }
   ArmIdle();
   MarkDirty();
 }
@@ -136,13 +139,28 @@ void Connection::ExchangeDone(Exchange* e, codec::StreamId id) {
 }
 
 void Connection::StartDrain() {
+  constexpr uint64_t kBetweenGoawaysNs = base::kSecond;
+  if (draining_) {
+    // Asked for again, now for all: what only waited for its next answer has waited long enough.
+    if (core_->draining() && !second_goaway_.armed()) core_->loop()->Arm(&second_goaway_, kBetweenGoawaysNs);
+    return;
+  }
   draining_ = true;
-  if (state_ == State::kTcp || !codec_) return;
+  if (state_ != State::kHttp) return;  // StartHttp asks
   base::Cells::Local().Add(http_stats_->cx_drain_close);
   codec_->StartDrain();
   MarkDirty();
-  // HTTP/1 without a request: nothing to finish.
-  if (exchange_count_ == 0 && !codec_->is_http2()) CloseAfterFlush();
+  core_->loop()->Arm(&second_goaway_, kBetweenGoawaysNs);
+}
+
+void Connection::OnSecondGoaway() {
+  if (state_ != State::kHttp) return;
+  if (codec_->is_http2()) {
+    codec_->StartDrain();
+    MarkDirty();
+  } else if (exchange_count_ == 0 && core_->draining()) {
+    CloseAfterFlush();
+  }
 }
 
 }  // namespace weft::proxy

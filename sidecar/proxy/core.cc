@@ -12,7 +12,6 @@
 namespace weft::proxy {
 namespace {
 constexpr uint64_t kSweepNs = 5 * base::kSecond;
-constexpr uint64_t kFinalGoawayNs = base::kSecond;
 constexpr size_t kKeepExchanges = 1024, kKeepBuckets = 4096;
 }  // namespace
 
@@ -96,15 +95,7 @@ void WorkerCore::StartDrain(uint64_t deadline_ns) {
     following = connections_.Next(c);
     c->StartDrain();
   }
-  loop_->Arm(&final_goaway_, kFinalGoawayNs);
   loop_->Arm(&drain_deadline_, deadline_ns);
-}
-
-void WorkerCore::OnFinalGoaway() {
-  for (Connection *c = connections_.front(), *following; c; c = following) {
-    following = connections_.Next(c);
-    if (c->http2()) c->StartDrain();
-  }
 }
 
 void WorkerCore::CloseAll() {

@@ -94,7 +94,6 @@ class WorkerCore {
 
  private:
   void OnSweep();
-  void OnFinalGoaway();
 
   Worker* worker_;
   io::Loop* loop_;
@@ -111,7 +110,6 @@ class WorkerCore {
   std::unordered_map<std::string, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;  // by configuration key
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnSweep> sweep_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::CloseAll> drain_deadline_{this};
-  upstream::MemberTimer<WorkerCore, &WorkerCore::OnFinalGoaway> final_goaway_{this};
   std::set<std::string> interned_;
   bool draining_ = false;
   uint64_t next_connection_ = 0;

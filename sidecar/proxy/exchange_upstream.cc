@@ -45,8 +45,13 @@ void Exchange::StartAttempt() {
   AttemptRecord& a = NextAttemptRecord();
   FillBreaker(a, "", "");
   if (entry_->config->type == model::Cluster::kOriginalDst) {
-    model::Address to = conn_->destination();
-    if (entry_->config->original_dst_port) to.port = static_cast<uint16_t>(*entry_->config->original_dst_port);
+    model::Address to;
+    if (!conn_->OriginalTarget(*entry_->config, &to)) {
+      a.outcome = "no_healthy_host", a.detail = "no_original_destination";
+      cells.Add(stats.cx_none_healthy);
+      record_.flags.Set(ResponseFlag::kNoHealthyUpstream);
+      return LocalReply(503, "no_original_destination", "no healthy upstream");
+    }
     pseudo_host_ = cluster_->OriginalHost(to);
     host_ = pseudo_host_.get();
     a.healthy_hosts = a.total_hosts = 1;

@@ -354,6 +354,19 @@ TEST(Filters, LocalRateLimit) {
   EXPECT_EQ(mesh.NextRecord().flags.ToString(), "RL");
 }
 
+TEST(Tcp, PassthroughToItselfIsRefused) {
+  Mesh mesh;
+  mesh.AddCluster("passthrough", {}).type = model::Cluster::kOriginalDst;
+  mesh.tcp = std::make_unique<model::TcpProxy>();
+  mesh.tcp->cluster = "passthrough";
+  mesh.Start();
+  TestClient c(mesh.port());
+  EXPECT_EQ(c.ReadRaw(1), "");
+  Record rec = mesh.NextRecord();
+  EXPECT_EQ(rec.detail, "no_original_destination");
+  EXPECT_EQ(mesh.plane->active_connections(), 0u);
+}
+
 TEST(Tcp, NetworkRbacAndTlsBothSides) {
   Pki pki;
   TestServer app({.tls = pki.Server(kCart, {}), .raw = [](const std::string& got) { return got; }});

@@ -26,6 +26,7 @@ void Relay::Start() {
   record_.start_unix_ns = core_->loop()->wall_now();
   record_.stat_prefix = config_.stat_prefix;
   record_.access_logs = config_.access_logs ? config_.access_logs : conn_->listener().config->access_logs;
+  if (config_.max_duration_ns) core_->loop()->Arm(&duration_timer_, config_.max_duration_ns);
   if (config_.idle_timeout_ns) core_->loop()->Arm(&idle_timer_, config_.idle_timeout_ns);
   snapshot_ = core_->Snapshot();
   std::string_view name = config_.cluster;
@@ -67,8 +68,12 @@ void Relay::Connect() {
   const auto& limits = entry_->config->breakers[0];
   a.active_requests = entry_->cells->breakers[0].connections.load(std::memory_order_relaxed), a.max_requests = limits.max_connections;
   if (entry_->config->type == model::Cluster::kOriginalDst) {
-    model::Address to = conn_->destination();
-    if (entry_->config->original_dst_port) to.port = static_cast<uint16_t>(*entry_->config->original_dst_port);
+    model::Address to;
+    if (!conn_->OriginalTarget(*entry_->config, &to)) {
+      a.outcome = "no_healthy_host", a.detail = "no_original_destination";
+      cells.Add(cluster_->stats.cx_none_healthy);
+      return Fail(ResponseFlag::kNoHealthyUpstream, "no_original_destination");
+    }
     pseudo_host_ = cluster_->OriginalHost(to);
     host_ = pseudo_host_.get();
   } else {
@@ -297,6 +302,12 @@ void Relay::OnIdle() {
   End(false);
 }
 
+void Relay::OnDuration() {
+  record_.flags.Set(ResponseFlag::kDurationTimeout);
+  record_.detail = record_.connection_termination = "max_downstream_connection_duration";
+  End(false);
+}
+
 void Relay::OnDownstreamGone() {
   if (finished_) return;
   if (record_.flags.empty() && !conn_->transport().eof()) {
@@ -311,7 +322,7 @@ void Relay::End(bool abort_downstream) {
   if (finished_) return;
   finished_ = true;
   state_ = State::kDone;
-  idle_timer_.Cancel();
+  idle_timer_.Cancel(), duration_timer_.Cancel();
   pump_.Unlink();
   if (record_.attempt_count) {
     AttemptRecord& a = record_.attempts[record_.attempt_count - 1];

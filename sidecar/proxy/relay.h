@@ -23,7 +23,6 @@ class Relay final : public io::Handler {
   void OnDownstream(uint32_t events);  // the downstream socket is ready
   void AfterFlush();                   // downstream bytes were written
   void OnDownstreamGone();
-  void StartDrain() {}                 // a byte stream has no place to say so
 
  private:
   enum class State : uint8_t { kIdle, kConnecting, kHandshake, kOpen, kDone };
@@ -38,6 +37,7 @@ class Relay final : public io::Handler {
   void End(bool abort_downstream);
   void OnTimer();
   void OnIdle();
+  void OnDuration();
   void Wake() { core_->loop()->Schedule(io::Beat::kAdvance, &pump_); }
 
   Connection* const conn_;
@@ -59,6 +59,7 @@ class Relay final : public io::Handler {
   upstream::MemberTask<Relay, &Relay::FlushUpstream> flush_{this};
   upstream::MemberTimer<Relay, &Relay::OnTimer> timer_{this};       // connect
   upstream::MemberTimer<Relay, &Relay::OnIdle> idle_timer_{this};
+  upstream::MemberTimer<Relay, &Relay::OnDuration> duration_timer_{this};
 };
 
 }  // namespace weft::proxy

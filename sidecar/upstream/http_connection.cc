@@ -68,6 +68,21 @@ void HttpConnection::OnTimer() {
   }
 }
 
+// A peer that is gone without a word (a cut link, a stopped host) is found by asking.
+void HttpConnection::OnPing() {
+  const PoolConfig& config = pool_->config_;
+  uint64_t silent = loop_->now() - last_rx_ns_;
+  if (codec_->pings_outstanding() > 0) {
+    if (silent >= config.ping_timeout_ns) return Fail(Failure::kTerminated, "keepalive timeout");
+    return loop_->Arm(&ping_timer_, config.ping_timeout_ns - silent);
+  }
+  if (silent < config.ping_interval_ns) return loop_->Arm(&ping_timer_, config.ping_interval_ns - silent);
+  last_rx_ns_ = loop_->now();  // the answer's time starts
+  codec_->Ping();
+  MarkDirty();
+  loop_->Arm(&ping_timer_, config.ping_timeout_ns);
+}
+
 void HttpConnection::Ready() {
   const PoolConfig& config = pool_->config_;
   state_ = State::kReady;
@@ -81,6 +96,8 @@ void HttpConnection::Ready() {
   cells.Add(h2 ? config.stats.cx_http2_total : config.stats.cx_http1_total);
   if (transport_.tls()) cells.Add(config.stats.ssl_handshake);
   --pool_->connecting_count_;
+  last_rx_ns_ = loop_->now();
+  if (h2 && config.ping_interval_ns) loop_->Arm(&ping_timer_, config.ping_interval_ns);
   pool_->Sort(this);
   MarkDirty();  // HTTP/2: the preface
   pool_->ServeWaiting();
@@ -109,6 +126,7 @@ void HttpConnection::Input() {
       }
     }
     if (!transport_.in.empty()) {
+      last_rx_ns_ = loop_->now();
       if (streams_ == 0 && !http2()) {  // bytes nobody asked for: the connection cannot be trusted any more
         base::Cells::Local().Add(pool_->config_.stats.cx_protocol_error);
         return Fail(Failure::kTerminated, "bytes on an idle connection");
@@ -182,7 +200,7 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
   state_ = State::kClosed;
   base::Cells& cells = base::Cells::Local();
   const PoolStats& stats = pool_->config_.stats;
-  timer_.Cancel();
+  timer_.Cancel(), ping_timer_.Cancel();
   flush_.Unlink(), input_.Unlink();
   if (streams_ != 0) cells.Add(stats.cx_destroy_remote_with_active_rq);
   while (Stream* s = open_.PopFront()) {

@@ -57,6 +57,8 @@ struct PoolConfig {
   codec::Limits limits;
   uint64_t idle_timeout_ns = 60'000'000'000;
   uint32_t max_requests_per_connection = 0;  // 0: no limit
+  // HTTP/2: a connection that was silent this long is asked whether it lives, and has so long to answer. 0: never.
+  uint64_t ping_interval_ns = 30'000'000'000, ping_timeout_ns = 5'000'000'000;
   BreakerHooks breaker;
   PoolStats stats;
 };
@@ -112,6 +114,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void Fail(Failure failure, std::string detail);  // closes; every stream learns why
   void Detach(Stream* s);
   void OnTimer();
+  void OnPing();
   void ArmIdle();
   bool usable() const;
   size_t room() const;
@@ -121,8 +124,8 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   Pool* pool_;
   io::Loop* loop_;
   State state_ = State::kConnecting;
-  bool draining_ = false, served_ = false, idle_ = false, ping_sent_ = false;
-  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_activity_ = 0;
+  bool draining_ = false, served_ = false;
+  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0;
   size_t streams_ = 0;
   uint64_t reported_rx_ = 0, reported_tx_ = 0;
   Transport transport_;
@@ -133,6 +136,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   MemberTask<HttpConnection, &HttpConnection::Input> input_{this};
   MemberTask<HttpConnection, &HttpConnection::Reap> reap_{this};
   MemberTimer<HttpConnection, &HttpConnection::OnTimer> timer_{this};  // connect timeout, then idle timeout
+  MemberTimer<HttpConnection, &HttpConnection::OnPing> ping_timer_{this};
 };
 
 class Pool {
