@@ -41,7 +41,7 @@ def restore(mesh, revision):
 
 def check_all(directory, wanted, say):
     """[{"name", "result", "detail"}]; prints one line a promise as it goes."""
-    chosen = [f for f in PROMISES if not wanted or any(w in name(f) for w in wanted)]
+    chosen = [f for f in PROMISES if not wanted or any(w in name(f) or w in f.__name__ for w in wanted)]
     results = []
 
     def report(promise, result, detail, seconds):
