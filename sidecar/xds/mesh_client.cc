@@ -81,7 +81,11 @@ bool MeshClient::LoadKept() {
        roots = ReadFile(options_.identity_dir + "/roots.pem");
   if (!key || !chain || !roots) return false;
   auto leaf = tls::ParseLeafPem(*chain);
-  if (!leaf || leaf->not_after_unix_s < static_cast<int64_t>(loop_->wall_now() / base::kSecond) + 60) return false;
+  // Not one that is about to expire: a minute, or a tenth of a short life.
+  if (!leaf || leaf->not_after_unix_s < static_cast<int64_t>(loop_->wall_now() / base::kSecond) +
+                                            std::min<int64_t>(60, (leaf->not_after_unix_s - leaf->not_before_unix_s) / 10)) {
+    return false;
+  }
   if (!tls::CheckKeyMatches(*key, *chain)) return false;
   WEFT_LOG(kIdentity, kInfo, "using the identity kept in ", options_.identity_dir, ": ", leaf->spiffe_id);
   return Adopt(*key, *chain, *roots, false);

@@ -17,7 +17,7 @@ def on_the_wire(mesh):
         mesh.curl("http://frontend/cart?user=" + marker)
     # New connections, so that handshakes are in the picture.
     mesh.client.run(["redis-cli", "-h", "redis", "SET", marker, marker])
-    mesh.client.run([mesh.dir + "/bin/grpc_client", "--target", "pricing:50051", "--streams", "1", "--seconds", "1"])
+    mesh.client.run([mesh.dir + "/bin/grpc_client", "stream", "--target", "pricing:50051", "--streams", "1", "--seconds", "1"])
     sidecar = mesh.of("checkout")[0]
     mesh.outer.signal(sidecar.state["sidecar"], 9)
     mesh.until(lambda: mesh.curl("http://frontend/checkout?user=x")[0] == 200, 20, "checkout's sidecar did not come back")
@@ -74,7 +74,7 @@ def denied(mesh):
                "  - name: not-the-client\n    from: [{services: [client]}]\n---\n"
                "apiVersion: weft/v1\nkind: Authorization\nmetadata: {name: redis}\nspec:\n  action: ALLOW\n  rules:\n"
                "  - name: carts-only\n    from: [{services: [cart]}]\n")
-    mesh.await_push(0)
+    mesh.await_push()
     status, _, body = mesh.curl("http://catalog/items")
     expect(status == 403, "denied GET: %d %s" % (status, body[:100]))
     status, _, body = mesh.curl("http://frontend/")

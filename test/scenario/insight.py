@@ -36,7 +36,7 @@ def denial_on_edge(mesh):
     """A denial shows on the edge, with the policy that denied"""
     mesh.apply("apiVersion: weft/v1\nkind: Authorization\nmetadata: {name: catalog}\nspec:\n  action: DENY\n  rules:\n"
                "  - name: edge-check\n    from: [{services: [client]}]\n")
-    mesh.await_push(0)
+    mesh.await_push()
     expect(mesh.curl("http://catalog/items")[0] == 403, "not denied")
     e = mesh.until(lambda: (lambda x: x if x and x["denied"] else None)(edge(mesh, "client", "catalog")), 5, "no denial on the edge")
     expect(any("catalog" in d["reason"] for d in e["denials"]), "reasons: %s" % e["denials"])
@@ -45,6 +45,7 @@ def denial_on_edge(mesh):
 
 def one_trace(mesh):
     """A request through three services is one joined trace with client and server spans of every hop"""
+    mesh.curl("-X", "POST", "http://frontend/cart?user=trace&item=tea")  # something that pricing is asked about
     trace = os.urandom(16).hex()
     status, _, body = mesh.curl("-H", "traceparent: 00-%s-%s-01" % (trace, os.urandom(8).hex()), "http://frontend/checkout?user=trace")
     expect(status == 200, "%d %s" % (status, body[:100]))
@@ -76,7 +77,7 @@ def exact_counts(mesh):
         chaos(mesh, "catalog", fail_percent=0)
 
         def seen():
-            t = mesh.api("GET", "/api/v1/topology?window=0")
+            t = mesh.api("GET", "/api/v1/topology?window=300")
             return next((e["requests"] for e in t["edges"] if (e["source"], e["destination"]) == ("counter", "catalog")), 0)
 
         def dropped():
@@ -134,7 +135,7 @@ def why_denied(mesh):
 def why_timeout(mesh):
     """why: timeout"""
     mesh.apply("apiVersion: weft/v1\nkind: Route\nmetadata: {name: catalog}\nspec:\n  rules:\n  - name: hasty\n    timeout: 0.2s\n")
-    mesh.await_push(0)
+    mesh.await_push()
     chaos(mesh, "catalog", delay_ms=1500)
     status, trace = asked(mesh, "http://catalog/items")
     expect(status == 504, "status %d" % status)
@@ -143,18 +144,23 @@ def why_timeout(mesh):
 
 def why_refused(mesh):
     """why: connection refused"""
-    victims = mesh.of("checkout")
-    for v in victims:
-        mesh.outer.signal(v.state["app"], 9)
-    status, trace = asked(mesh, "http://checkout/quote?user=x")
-    expect(status == 503, "status %d" % status)
-    return why(mesh, trace, "connection_refused", callee=False)["sentence"]
+    # Says that it is ready, yet nobody listens.
+    w = mesh.run("refuser", "v1", "8000:http@80", "none", ["sleep", "infinity"])
+    try:
+        mesh.until(lambda: mesh.active("refuser"), 20, "refuser is not an endpoint")
+        mesh.until(lambda: asked(mesh, "http://refuser/")[0] == 503, 5, "it was not refused")
+        status, trace = asked(mesh, "http://refuser/", "-X", "POST", "-d", "x")
+        expect(status == 503, "status %d" % status)
+        return why(mesh, trace, "connection_refused", callee=False)["sentence"]
+    finally:
+        mesh.outer.signal(w.pid, 9)
+        mesh.workloads.remove(w)
 
 
 def why_breaker(mesh):
     """why: open breaker"""
     mesh.apply("apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: catalog}\nspec:\n  breakers: {max_requests: 2, max_pending_requests: 1, max_connections: 2}\n")
-    mesh.await_push(0)
+    mesh.await_push()
     chaos(mesh, "catalog", delay_ms=300)
     flood = mesh.load("catalog", 300, "GET /items", connections=40)
     trace = None
@@ -187,12 +193,12 @@ def why_reset(mesh):
 def why_ejected(mesh):
     """why: no healthy endpoint after ejection"""
     mesh.apply("apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: checkout}\nspec:\n  outlier: {consecutive_errors: 2, base_ejection: 20s, max_ejection_percent: 100}\n")
-    mesh.await_push(0)
+    mesh.await_push()
     victim = mesh.of("checkout")[0]
     mesh.outer.signal(victim.state["app"], 19)  # SIGSTOP: there, but silent
     try:
         mesh.apply("apiVersion: weft/v1\nkind: Route\nmetadata: {name: checkout}\nspec:\n  rules:\n  - name: hasty\n    timeout: 0.1s\n")
-        mesh.await_push(0)
+        mesh.await_push()
         seen = []
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -212,7 +218,7 @@ def why_rollout(mesh):
     try:
         mesh.until(lambda: any(w["version"] == "v3" for w in mesh.active("cart")), 20, "v3 does not serve")
         mesh.apply(CANARY.replace("version: v2, weight: 10", "version: v3, weight: 50").replace("weight: 90", "weight: 50"))
-        mesh.await_push(0)
+        mesh.await_push()
         mesh.load("cart", 200, "GET /cart/x", connections=4)()
         trace = None
         for _ in range(30):

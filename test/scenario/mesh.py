@@ -87,8 +87,8 @@ class Workload:
 
 
 class Mesh:
-    def __init__(self, directory, port=8080, say=print):
-        self.dir, self.say = directory, say
+    def __init__(self, directory, port=8080, server_flags=()):
+        self.dir, self.server_flags, self.revision = directory, list(server_flags), 0
         self.workloads, self.server_pid, self.outer = [], None, None
         shutil.rmtree(directory, ignore_errors=True)  # what an earlier run left: files only, see outer.py
         for d in ("", "/bin", "/logs", "/tokens", "/data"):
@@ -114,7 +114,7 @@ class Mesh:
     def start_server(self, wait=20):
         argv = [os.path.realpath(BIN + "/xds_server/xds_server"), "--data-dir", self.dir + "/data",
                 "--http-fd", str(self.listener.fileno()), "--xds-address", "10.77.0.1:15012",
-                "--otlp-grpc-address", "10.77.0.1:4317", "--otlp-http-address", "10.77.0.1:4318"]
+                "--otlp-grpc-address", "10.77.0.1:4317", "--otlp-http-address", "10.77.0.1:4318", *self.server_flags]
         self.server_pid = self.outer.spawn(argv, self.dir + "/logs/xds_server.log", fds=[self.listener.fileno()])
         self.until(self.healthy, wait, "the server does not answer (see %s/logs/xds_server.log)" % self.dir, every=0.05)
 
@@ -211,19 +211,24 @@ class Mesh:
         return answer
 
     def apply(self, text):
-        return self.api("POST", "/api/v1/apply", text, "application/yaml")
+        answer = self.api("POST", "/api/v1/apply", text, "application/yaml")
+        self.revision = answer["revision"]
+        return answer
 
     def delete(self, kind, name, namespace="default"):
         return self.api("DELETE", "/api/v1/objects/%s/%s/%s" % (kind, namespace, name), ok=False)
 
     def active(self, service=None):
-        return [w for w in self.api("GET", "/api/v1/workloads")["workloads"] if w["active"] and (service is None or w["service"] == service)]
+        """Workloads that are endpoints now; those without a port (the client, the load) never are."""
+        return [w for w in self.api("GET", "/api/v1/workloads")["workloads"]
+                if w["active"] and w["ports"] and (service is None or w["service"] == service)]
 
     def status(self):
         return self.api("GET", "/api/v1/status")["sidecars"]
 
-    def await_push(self, revision, seconds=5):
-        """Seconds until every connected sidecar has acknowledged what the revision made of its configuration."""
+    def await_push(self, revision=None, seconds=5):
+        """Seconds until every connected sidecar has acknowledged the revision (default: of the last apply)."""
+        revision = self.revision if revision is None else revision
         start = time.monotonic()
         self.until(lambda: all(s["synced"] and s["revision"] >= revision for s in self.status() if s["connected"]), seconds,
                    lambda: "not in force everywhere: %s" % [s["node"] for s in self.status() if s["connected"] and not (s["synced"] and s["revision"] >= revision)],

@@ -8,7 +8,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "tools/weft/cli/error.h"
 #include "tools/weft/run/network.h"
@@ -72,6 +74,14 @@ Prober::~Prober() {
   close(pipe_[1]);
 }
 
+void Prober::Restart() {
+  {
+    std::lock_guard lock(mu_);
+    restart_ = true;
+  }
+  stop_cv_.notify_all();
+}
+
 bool Prober::Once() const { return Probe(spec_, "127.0.0.1", 1000) || (!address_.empty() && Probe(spec_, address_, 1000)); }
 
 void Prober::Loop() {
@@ -80,6 +90,12 @@ void Prober::Loop() {
   int failed = 0, wait_ms = 25;
   while (true) {
     const bool ok = Once();
+    std::unique_lock lock(mu_);
+    if (std::exchange(restart_, false)) {
+      // Its answer may have come from the one before.
+      ready = false, failed = 0, wait_ms = 25;
+      continue;
+    }
     failed = ok ? 0 : failed + 1;
     const bool now = ok || (ready && failed < failures_);
     if (now != ready) {
@@ -89,8 +105,9 @@ void Prober::Loop() {
     }
     // Often until it is ready for the first time, then at leisure.
     wait_ms = ready ? interval_ms_ : std::min(wait_ms * 3 / 2, interval_ms_);
-    std::unique_lock lock(mu_);
-    if (stop_cv_.wait_for(lock, std::chrono::milliseconds(wait_ms), [this] { return stop_; })) return;
+    stop_cv_.wait_for(lock, std::chrono::milliseconds(wait_ms), [this] { return stop_ || restart_; });
+    if (stop_) return;
+    if (std::exchange(restart_, false)) ready = false, failed = 0, wait_ms = 25;
   }
 }
 

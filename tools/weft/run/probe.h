@@ -24,6 +24,8 @@ class Prober {
   Prober& operator=(const Prober&) = delete;
 
   int events() const { return pipe_[0]; }
+  // The application was started anew: what was known of it is forgotten, and it is asked at once.
+  void Restart();
 
  private:
   void Loop();
@@ -36,7 +38,7 @@ class Prober {
   int pipe_[2] = {-1, -1};
   std::mutex mu_;
   std::condition_variable stop_cv_;
-  bool stop_ = false;
+  bool stop_ = false, restart_ = false;
   std::thread thread_;
 };
 

@@ -425,7 +425,10 @@ int Supervisor::Run() {
     const auto now = Clock::now();
     if (sidecar_ == 0 && now >= next_sidecar_) StartSidecar();
     if (app_ended_ && !o_.restart) break;
-    if (app_ended_ && now >= next_app_) StartApp();
+    if (app_ended_ && now >= next_app_) {
+      StartApp();
+      prober_->Restart();
+    }
     TellSidecar();
   }
   const bool asked = stop_signal_ != 0 && !app_ended_;

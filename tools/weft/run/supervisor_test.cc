@@ -127,6 +127,19 @@ TEST_F(WeftRun, ACrashedSidecarIsStartedAgainAndToldAgain) {
   waitpid(pid, nullptr, 0);
 }
 
+TEST_F(WeftRun, ARestartedApplicationIsAnnouncedAgain) {
+  const pid_t pid = Start("--restart", "python3 -m http.server 8000");
+  const Instance first = Await([&](const Instance& x) { return AdminLog(x).find("/healthcheck/ok") != std::string::npos; });
+  kill(first.app, SIGKILL);
+  Await([&](const Instance& x) {
+    const std::string log = AdminLog(x);
+    const size_t gone = log.find("/healthcheck/fail");
+    return x.app != first.app && gone != std::string::npos && log.find("/healthcheck/ok", gone) != std::string::npos;
+  });
+  kill(pid, SIGTERM);
+  waitpid(pid, nullptr, 0);
+}
+
 TEST_F(WeftRun, KillNineLeavesNothingBehindButFilesAndTheNextStartCleansThose) {
   // The application forks something that would outlive it.
   const pid_t pid = Start("", "sh -c 'setsid sleep 1000 & exec python3 -m http.server 8000'");
