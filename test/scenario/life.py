@@ -3,7 +3,7 @@
 import time
 
 from mesh import SHOP, expect, ok_of
-from traffic import short
+from traffic import failures, short
 
 
 def app_killed(mesh):
@@ -14,7 +14,7 @@ def app_killed(mesh):
     before = victim.state["app"]
     victim.kill_app()
     counts = load()
-    expect(ok_of(counts) == 6000, "failed GETs: %s" % short(counts))
+    expect(ok_of(counts) == 6000, lambda: failures(mesh, counts, "catalog"))
     mesh.until(lambda: (victim.state or {}).get("app", before) != before, 10, "weft run did not start it again")
     mesh.until(lambda: len(mesh.active("catalog")) == 2, 15, "it did not become an endpoint again")
     served_by_both(mesh, "catalog", 10)
@@ -52,7 +52,7 @@ def instance_killed(mesh):
     mesh.workloads.remove(victim)
     entry = next(e for e in SHOP if e[0] == "catalog")
     mesh.run(*entry)
-    expect(ok_of(counts) == 8000, "failed GETs: %s" % short(counts))
+    expect(ok_of(counts) == 8000, lambda: failures(mesh, counts, "catalog"))
     mesh.until(lambda: len(mesh.active("catalog")) >= 2, 20, "the new instance did not become an endpoint")
     served_by_both(mesh, "catalog", 10)
 

@@ -175,4 +175,18 @@ def short(counts):
     return {k: counts.get(k) for k in ("sent", "status", "failed", "failures", "cancelled")}
 
 
+def failures(mesh, counts, service):
+    """What was lost, and what the mesh itself says about one of them."""
+    text = "failed requests: %s" % short(counts)
+    for _ in range(20):
+        traces = mesh.api("GET", "/api/v1/traces?errors=true&window=60&limit=200&service=" + service)["traces"]
+        lost = [t for t in traces if t["service"] == "client" and t["status"] >= 500]
+        if lost:
+            status, w = mesh.api("GET", "/api/v1/why/" + lost[0]["trace_id"], ok=False)
+            tries = [(a["outcome"], a["status"], a["detail"]) for a in (w.get("client") or {}).get("attempts", [])]
+            return "%s; why: %s %s %s" % (text, w.get("sentence"), (w.get("client") or {}).get("response_flags"), tries)
+        time.sleep(0.2)
+    return text
+
+
 PROMISES = [protocols, others_pass, canary, streams, breaker, retries]
