@@ -97,6 +97,9 @@ struct Limits {  // defaults of reliability section 2; an explicit Envoy field o
   uint32_t max_header_bytes = 60 * 1024, max_header_count = 100, max_target_bytes = 16 * 1024;
   uint32_t max_concurrent_streams = 1024;            // HTTP/2 server: advertised
   uint32_t stream_window = 256 * 1024, connection_window = 1024 * 1024;
+  // HTTP/2: body bytes a connection may hold for its streams together. Below it a stream that is not consumed holds up
+  // only itself (its own window); above it the connection's window closes too.
+  uint32_t max_buffered_per_connection = 64 * 1024 * 1024;
   uint32_t max_buffered_per_stream = 64 * 1024;      // HTTP/1: Feed stops consuming body above this
   bool accept_http_10 = false;
   bool allow_connect_protocol = false;               // RFC 8441, server: advertise

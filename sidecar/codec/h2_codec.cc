@@ -181,8 +181,15 @@ void Http2Codec::Detach(Stream* s) {
   std::erase(writable_, s->inbound);
   if (block_ == &s->inbound->head || block_ == &s->inbound->trailers) block_ = nullptr;
   s->inbound = nullptr;
-  if (s->unconsumed > 0) nghttp2_session_consume_connection(session_, s->unconsumed);
+  GiveBack(s->unconsumed);
   s->unconsumed = 0;
+}
+
+void Http2Codec::GiveBack(size_t n) {
+  held_ -= n;
+  const size_t pay = std::min(n, owed_);
+  owed_ -= pay;
+  if (pay > 0) nghttp2_session_consume_connection(session_, pay);
 }
 
 void Http2Codec::MarkReset(Stream* s, ResetCode code, const char* detail) {
@@ -518,11 +525,8 @@ void Http2Codec::Consumed(StreamId id, size_t n) {
   n = std::min(n, s->unconsumed);
   s->unconsumed -= n;
   if (n == 0) return;
-  if (s->closed) {
-    nghttp2_session_consume_connection(session_, n);
-  } else {
-    nghttp2_session_consume(session_, s->wire, n);
-  }
+  if (!s->closed) nghttp2_session_consume_stream(session_, s->wire, n);
+  GiveBack(n);
 }
 
 std::unique_ptr<Codec> NewHttp2Server(const Limits& limits, StreamHost* host, base::Clock* clock) {

@@ -105,6 +105,7 @@ class Http2Codec final : public Codec {
   void List(Stream* s);
   void ListWritable(Stream* s);
   void Detach(Stream* s);
+  void GiveBack(size_t n);  // n held body bytes are gone
   void MarkReset(Stream* s, ResetCode code, const char* detail);
   void ResetWire(Stream* s, ResetCode code);
   void Malformed(Stream* s, uint16_t status, const char* detail);
@@ -124,6 +125,8 @@ class Http2Codec final : public Codec {
   io::Buffer pending_;          // frames produced while feeding
   io::Buffer* sink_ = nullptr;  // where SendData writes, and how much it may hold
   size_t sink_limit_ = 0;
+  size_t held_ = 0;             // body bytes received and not consumed, all streams
+  size_t owed_ = 0;             // of those, the ones whose connection credit was not returned at once
   std::vector<nghttp2_nv> nva_;
   const char* error_ = "";
 

@@ -206,6 +206,14 @@ void Http2Codec::OnData(int32_t wire, std::string_view data) {
     return;
   }
   s->unconsumed += data.size();
+  held_ += data.size();
+  // The connection's window opens at once: a reader that stalls must not hold up its neighbours. Its own window stays
+  // shut until Consumed(), and all of them together are bounded here.
+  if (held_ <= limits_.max_buffered_per_connection) {
+    nghttp2_session_consume_connection(session_, data.size());
+  } else {
+    owed_ += data.size();
+  }
   s->inbound->body.Append(data);
   s->inbound->body_bytes += data.size();
   List(s);

@@ -116,6 +116,49 @@ TEST(H2, ReleasedStreamsGiveTheirConnectionCreditBack) {
   }
 }
 
+TEST(H2, StalledStreamsHoldUpOnlyThemselvesUntilTheConnectionIsFull) {
+  for (const bool tight : {false, true}) {
+    Limits l;
+    l.stream_window = 256 * 1024, l.connection_window = 512 * 1024;
+    if (tight) l.max_buffered_per_connection = 1024 * 1024;
+    H2 t(l);
+    Inbound r[9];
+    StreamId ids[9];
+    for (int i = 0; i < 9; ++i) {
+      ids[i] = t.client->Open(&r[i]);
+      t.client->SendHead(ids[i], t.Post(), false);
+    }
+    for (int round = 0; round < 40; ++round) {  // eight writers whose reader sleeps
+      for (int i = 0; i < 8; ++i) {
+        io::Buffer b;
+        const size_t n = t.client->SendRoom(ids[i]);
+        b.Append(std::string(n, 'x'));
+        t.client->SendBody(ids[i], b, n, false);
+      }
+      t.Run();
+    }
+    uint64_t held = 0;
+    for (auto& [id, q] : t.host.streams) held += q->body.size();
+    EXPECT_LE(held, tight ? 1024u * 1024 + 512 * 1024 : 8u * 256 * 1024);
+    io::Buffer b;
+    b.Append("hello");
+    t.client->SendBody(ids[8], b, 5, true);
+    t.Run();
+    EXPECT_EQ(t.host.at(ids[8]).body.size(), tight ? 0u : 5u);
+    // Everything drains in the end, and the windows are whole again.
+    for (int i = 0; i < 8; ++i) t.client->SendBody(ids[i], b, 0, true);
+    for (int round = 0; round < 100; ++round) {
+      for (auto& [id, q] : t.host.streams) {
+        t.server->Consumed(id, q->body.size());
+        q->body.Clear();
+      }
+      t.Run();
+    }
+    for (auto& [id, q] : t.host.streams) EXPECT_TRUE(q->bits & Inbound::kEnd) << id;
+    EXPECT_FALSE(t.client->wants_emit());
+  }
+}
+
 TEST(H2, EarlyAnswerStopsTheUpload) {
   H2 t;
   Inbound r;
