@@ -82,6 +82,12 @@ void Exchange::LocalReply(uint32_t status, std::string_view detail, std::string_
   }
   if (!location_.empty()) head.Add(Token::kLocation, location_);
   if (overloaded_) head.Add(Token::kEnvoyOverloaded, "true");
+  // The application was not reached at all: the caller's sidecar may ask another instance, whatever the method (its route
+  // has this header among the retriable ones).
+  if (record_.direction == Direction::kInbound && record_.flags.Has(ResponseFlag::kUpstreamConnectionFailure) &&
+      !record_.flags.Has(ResponseFlag::kUpstreamConnectionTermination) && !record_.flags.Has(ResponseFlag::kUpstreamRemoteReset)) {
+    head.Add("x-weft-undelivered", "true");
+  }
   if (reply_headers_) {
     for (const auto& [name, value] : *reply_headers_) head.Add(name, value);
   }

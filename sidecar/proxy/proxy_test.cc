@@ -183,6 +183,32 @@ TEST(Failures, ConnectionRefusedEverywhere) {
   EXPECT_STREQ(rec.attempts[0].outcome, "connect_refused");
 }
 
+// A server side that could not reach its application says so, and a caller whose route lists that header asks another
+// instance even for a POST.
+TEST(Failures, UndeliveredIsSaidAndRetried) {
+  Mesh broken;
+  broken.listener.direction = model::Listener::kInbound;
+  broken.AddCluster("app", {ClosedPort()});
+  broken.Start();
+  TestClient direct(broken.port());
+  Reply r = direct.Post("/", "order");
+  EXPECT_EQ(r.status, "503");
+  EXPECT_EQ(r.header("x-weft-undelivered"), "true");
+
+  TestServer good(Echo());
+  Mesh caller;
+  caller.AddCluster("app", {broken.port(), good.port()});
+  auto retry = std::make_shared<model::RetryPolicy>();
+  retry->on = model::kRetryHeaders;
+  retry->num_retries = 2;
+  retry->previous_hosts_predicate = true;
+  retry->retriable_headers.push_back({.name = "x-weft-undelivered"});
+  caller.forward().retry = retry;
+  caller.Start();
+  TestClient c(caller.port());
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(c.Post("/", "order").status, "200");
+}
+
 TEST(Failures, RetryOn503AndBodyIsSentAgain) {
   std::atomic<int> calls{0};
   TestServer app({.handler = [&](ServerStream& s) {

@@ -11,11 +11,18 @@ namespace {
 namespace route = envoy::config::route::v3;
 
 // A failure that is known to have happened before the server saw the request: safe for any method.
-constexpr char kUndelivered[] = "connect-failure,refused-stream,reset-before-request";
+// The header is how a callee's sidecar says that its application could not be reached.
+constexpr char kUndelivered[] = "connect-failure,refused-stream,reset-before-request,retriable-headers";
+constexpr char kUndeliveredHeader[] = "x-weft-undelivered";
 constexpr char kSafeMethods[] = "GET|HEAD|OPTIONS|TRACE";
 constexpr char kIdempotentMethods[] = "GET|HEAD|OPTIONS|TRACE|PUT|DELETE";
 
 void FinishRetry(route::RetryPolicy* r) {
+  if (r->retry_on().find("retriable-headers") != std::string::npos) {
+    auto* header = r->add_retriable_headers();
+    header->set_name(kUndeliveredHeader);
+    header->set_present_match(true);
+  }
   auto* predicate = r->add_retry_host_predicate();
   predicate->set_name("envoy.retry_host_predicates.previous_hosts");
   Pack(envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate(), predicate->mutable_typed_config());
@@ -25,7 +32,7 @@ void FinishRetry(route::RetryPolicy* r) {
 }
 
 bool OnlyBeforeDelivery(const std::string& word) {
-  return word == "connect-failure" || word == "refused-stream" || word == "reset-before-request";
+  return word == "retriable-headers" || word == "connect-failure" || word == "refused-stream" || word == "reset-before-request";
 }
 
 // How one rule retries: for the methods in `methods` (all when empty) with `on`, for the others with `rest`.
@@ -55,6 +62,10 @@ RetryPlan PlanRetry(const policy::v1::Route::Retry* retry, Protocol protocol) {
     all += (all.empty() ? "" : ",") + word;
     if (OnlyBeforeDelivery(word)) safe += (safe.empty() ? "" : ",") + word;
   }
+  // A failure to connect is one whether it was this sidecar's or the callee's to its application.
+  const bool connect = all.find("connect-failure") != std::string::npos || all.find("5xx") != std::string::npos ||
+                       all.find("gateway-error") != std::string::npos;
+  if (connect) all += ",retriable-headers", safe += safe.empty() ? "retriable-headers" : ",retriable-headers";
   if (all.empty()) all = std::string(kUndelivered) + ",gateway-error" + (protocol == Protocol::kGrpc ? ",unavailable" : ""), safe = kUndelivered;
   plan.on = all;
   // A gRPC method is always a POST; whoever writes a retry for one means it.

@@ -154,7 +154,7 @@ class Checker {
   void Retry(const pb::Route::Retry& r, const std::string& path) {
     static const std::set<std::string> kWords = {
         "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream",
-        "retriable-status-codes", "retriable-headers", "http3-post-connect-failure", "envoy-ratelimited",
+        "envoy-ratelimited",
         "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"};
     if (r.attempts() > 10) Fail(path + ".attempts", "must be 0..10");
     for (int i = 0; i < r.on_size(); ++i) {

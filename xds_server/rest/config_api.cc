@@ -97,7 +97,7 @@ class Handlers {
     }
     const bool dry_run = Flag(q, "dry_run");
     auto r = api_.store->Commit("apply", q.Query("message").substr(0, 1000), writes, NowMs(), dry_run);
-    return Committed(r, dry_run, warnings);
+    return Committed(r, dry_run, warnings, std::clamp(atoi(q.Query("wait_ms", "0").c_str()), 0, 10'000));
   }
 
   Response Diff(const Request& q) const {
@@ -145,7 +145,7 @@ class Handlers {
     }
     auto r = api_.store->Rollback(body["revision"].get<uint64_t>(), NowMs());
     if (!r && r.error().message().rfind("there is no revision", 0) == 0) return ErrorResponse(404, r.error().ToString());
-    return Committed(r, false, {});
+    return Committed(r, false, {}, std::clamp(atoi(q.Query("wait_ms", "0").c_str()), 0, 10'000));
   }
 
   Response Status(const Request&) const {
@@ -232,7 +232,22 @@ class Handlers {
  private:
   int64_t NowMs() const { return static_cast<int64_t>(api_.clock->UnixNs() / base::kMs); }
 
-  Response Committed(base::Result<Revision>& r, bool dry_run, const std::vector<std::string>& warnings) const {
+  // How many of the connected sidecars have everything of at least this revision; waits up to wait_ms for all of them.
+  Json Served(uint64_t revision, int wait_ms) const {
+    const uint64_t until = api_.clock->MonotonicNs() + static_cast<uint64_t>(wait_ms) * base::kMs;
+    while (true) {
+      size_t connected = 0, served = 0, rejected = 0;
+      for (const SidecarStatus& s : api_.control->Status()) {
+        connected += s.connected;
+        served += s.connected && s.synced && s.revision >= revision;
+        rejected += s.connected && std::any_of(std::begin(s.types), std::end(s.types), [](const TypeStatus& t) { return t.nack.has_value(); });
+      }
+      if (served + rejected >= connected || api_.clock->MonotonicNs() >= until) return {{"connected", connected}, {"served", served}, {"rejected", rejected}};
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  }
+
+  Response Committed(base::Result<Revision>& r, bool dry_run, const std::vector<std::string>& warnings, int wait_ms = 0) const {
     if (!r) return ErrorResponse(503, r.error().ToString());
     if (!dry_run) api_.control->PoliciesChanged();
     Json objects = Json::array();
@@ -241,7 +256,9 @@ class Handlers {
       j["revision"] = r->number;
       objects.push_back(std::move(j));
     }
-    return Ok({{"revision", r->number}, {"dry_run", dry_run}, {"objects", objects}, {"warnings", warnings}});
+    Json answer = {{"revision", r->number}, {"dry_run", dry_run}, {"objects", objects}, {"warnings", warnings}};
+    if (wait_ms > 0 && !dry_run) answer["sidecars"] = Served(r->number, wait_ms);
+    return Ok(answer);
   }
 
   static Json SidecarJson(const SidecarStatus& s) {

@@ -65,7 +65,8 @@ TEST_F(Rest, ApplyDiffHistoryRollbackDelete) {
   EXPECT_EQ(dry["objects"][0]["action"], "created");
   EXPECT_EQ(Get("/api/v1/objects").second["objects"].size(), 0u);
 
-  auto [code2, applied] = Post("/api/v1/apply?file=cart.yaml&message=canary", kCanary);
+  auto [code2, applied] = Post("/api/v1/apply?file=cart.yaml&message=canary&wait_ms=1000", kCanary);
+  EXPECT_EQ(applied["sidecars"]["connected"], 0);
   EXPECT_EQ(code2, 200);
   EXPECT_EQ(applied["revision"], 1);
   EXPECT_EQ(applied["warnings"][0], "Route/default/cart: service cart.default is not known yet");

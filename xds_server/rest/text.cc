@@ -115,7 +115,7 @@ std::string OpenApi(const std::string& more_paths) {
       {"/api/v1/objects", "get", "Applied objects", {"kind", "namespace", "name"}, nullptr, "ObjectList"},
       {"/api/v1/objects/{kind}/{ns}/{name}", "get", "One object", {}, nullptr, "Object"},
       {"/api/v1/objects/{kind}/{ns}/{name}", "delete", "Delete an object", {}, nullptr, "ApplyResult"},
-      {"/api/v1/apply", "post", "Create or change objects: all documents of the body or none", {"dry_run", "file", "message"}, "Documents", "ApplyResult"},
+      {"/api/v1/apply", "post", "Create or change objects: all documents of the body or none", {"dry_run", "file", "message", "wait_ms"}, "Documents", "ApplyResult"},
       {"/api/v1/diff", "post", "What apply would change", {"file"}, "Documents", "DiffResult"},
       {"/api/v1/history", "get", "Revisions, newest first", {"limit"}, nullptr, "History"},
       {"/api/v1/history/{revision}", "get", "One revision with contents", {}, nullptr, "Revision"},

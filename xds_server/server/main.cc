@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
@@ -140,8 +139,7 @@ int Run(const Flags& f, int signals) {
 
   while (true) {
     pollfd p{signals, POLLIN, 0};
-    // Often enough for certificates of seconds, too.
-    const int n = poll(&p, 1, static_cast<int>(std::min<int64_t>(60, f.leaf_lifetime_s / 8)) * 1000);
+    const int n = poll(&p, 1, 10'000);
     if (n > 0) break;
     if (auto r = xds.RenewCertificate(false); !r) WEFT_LOG(kIdentity, kError, "the server's own certificate: ", r.error().ToString());
   }
