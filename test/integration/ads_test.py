@@ -8,7 +8,7 @@ FAKE = os.environ.get("FAKE_ADS", "test/support/fake_ads")
 
 class Ads:
     def __init__(self, *flags):
-        self.process = subprocess.Popen([FAKE, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = start([FAKE, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = json.loads(self.process.stdout.readline())["port"]
         self.requests = []
         threading.Thread(target=self.read, daemon=True).start()

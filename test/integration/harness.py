@@ -1,6 +1,13 @@
 """What the loopback tests share: a sidecar process, HTTP backends, waiting for conditions without sleeping blindly."""
 import http.client, http.server, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 
+STARTED = []  # processes, so that none is left when a test fails
+
+
+def start(*args, **kw):
+    STARTED.append(subprocess.Popen(*args, **kw))
+    return STARTED[-1]
+
 SIDECAR = os.environ.get("SIDECAR", "sidecar/sidecar")
 TMP = tempfile.mkdtemp(prefix="weft-test-")  # short: unix sockets live here
 V3 = "type.googleapis.com/envoy."
@@ -120,7 +127,7 @@ class Sidecar:
         with open(base + ".json", "w") as f:
             json.dump(bootstrap, f)
         self.config = base + ".json"
-        self.process = subprocess.Popen([SIDECAR, "-c", self.config, "--concurrency", "2", "--admin-address-path", base + ".admin", *flags],
+        self.process = start([SIDECAR, "-c", self.config, "--concurrency", "2", "--admin-address-path", base + ".admin", *flags],
                                         stderr=open(self.log, "w"), stdout=subprocess.DEVNULL)
         self.admin_address = until("admin is up", lambda: self.alive() and open(base + ".admin").read())
         if ready:
@@ -205,5 +212,8 @@ def main(namespace):
             for f in sorted(os.listdir(TMP)):
                 if f.endswith(".log"):
                     print("--- " + f + "\n" + open(os.path.join(TMP, f)).read()[-4000:], flush=True)
+        for p in STARTED:
+            if p.poll() is None:
+                p.kill()
     shutil.rmtree(TMP, ignore_errors=True)
     os._exit(1 if failed else 0)
