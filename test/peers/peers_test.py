@@ -1,4 +1,4 @@
-"""The sidecar between real peers: curl, nghttp, h2load, OpenSSL, Redis, and questions as a resolver sends them.
+"""The sidecar between real peers: curl, nghttp, h2load, OpenSSL, grpc++, Redis, and questions as a resolver sends them.
 
 Each test starts the sidecar from an Envoy bootstrap with port 0 everywhere; what is missing on the machine is a named
 skip. Certificates are made by the openssl program, so nothing of ours vouches for ours.
@@ -22,7 +22,9 @@ import time
 import unittest
 import xml.sax.saxutils as saxutils
 
+# peers_test.py SIDECAR [PRICING GRPC_CLIENT] [TEST...]
 SIDECAR = os.path.abspath(sys.argv[1])
+GRPC = [os.path.abspath(p) for p in sys.argv[2:4]] if len(sys.argv) > 3 and os.path.exists(sys.argv[2]) else None
 DIR = tempfile.mkdtemp(prefix="weft-peers-")
 CERTS = {}
 
@@ -621,6 +623,39 @@ class Pair(unittest.TestCase):
             c.close()
 
 
+class Grpc(unittest.TestCase):
+    """grpc++ on both ends: the shop's pricing service and its counting client, two sidecars between them."""
+
+    def test_unary_statuses_and_streams(self):
+        if not GRPC:
+            raise unittest.SkipTest("the grpc++ programs were not given")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        app = subprocess.Popen([GRPC[0], "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stops = [lambda: (app.kill(), app.wait())]
+        try:
+            options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+            h2 = {"typed_extension_protocol_options": {options: {"@type": "type.googleapis.com/" + options,
+                                                                 "explicit_http_config": {"http2_protocol_options": {}}}}}
+            inner = Sidecar([listener("in", hcm("app"), transport_socket=server_tls(tls_common(CERTS["server"], CERTS["ca"], alpn=["h2"])))],
+                            [cluster("app", port, **h2)])
+            stops.append(inner.stop)
+            sans = [{"san_type": "URI", "matcher": {"exact": "spiffe://mesh/ns/default/sa/cart"}}]
+            tls = client_tls(tls_common(CERTS["client"], CERTS["ca"], sans, ["h2"]))
+            outer = Sidecar([listener("out", hcm("far"))], [cluster("far", inner.ports["in"], transport_socket=tls, **h2)])
+            stops.append(outer.stop)
+            target = "127.0.0.1:%d" % outer.ports["out"]
+            rc, out = run(GRPC[1], "unary", "--target", target, "--requests", "2000", "--threads", "8", "--bad-percent", "10", timeout=60)
+            self.assertEqual(json.loads(out), {"requests": 2000, "codes": {"0": 1800, "3": 200}})
+            rc, out = run(GRPC[1], "stream", "--target", target, "--streams", "30", "--seconds", "3", timeout=60)
+            result = json.loads(out)
+            self.assertEqual(result["broken"], 0, out)
+            self.assertGreater(result["messages"], 30 * 5, out)
+        finally:
+            for stop in reversed(stops):
+                stop()
+
+
 class Sniffing(unittest.TestCase):
     """One listener, permissive: mutual TLS, plaintext HTTP and a protocol whose server speaks first."""
 
@@ -731,7 +766,7 @@ def main():
     CERTS["outsider"] = leaf("outsider", "URI:spiffe://mesh/ns/prod/sa/web", root)
     CERTS["two"] = leaf("two", "URI:spiffe://mesh/ns/default/sa/web,URI:spiffe://mesh/ns/default/sa/admin", root)
     CERTS["foreign"] = leaf("foreign", "URI:spiffe://mesh/ns/default/sa/web", other)
-    names = sys.argv[2:]
+    names = sys.argv[4:] if GRPC else sys.argv[2:]
     loader = unittest.defaultTestLoader
     suite = loader.loadTestsFromNames(names, sys.modules[__name__]) if names else loader.loadTestsFromModule(sys.modules[__name__])
     result = unittest.TextTestRunner(verbosity=2, resultclass=Report).run(suite)

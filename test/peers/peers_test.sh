@@ -1,2 +1,2 @@
 #!/bin/bash
-exec python3 test/peers/peers_test.py "$1"
+exec python3 test/peers/peers_test.py "$@"
