@@ -6,6 +6,7 @@
 #include "sidecar/base/check.h"
 #include "sidecar/base/str.h"
 #include "sidecar/tls/context_impl.h"
+#include "sidecar/tls/keys.h"
 
 namespace weft::tls {
 namespace {
@@ -46,22 +47,25 @@ base::Result<int> EachCertificate(const std::string& pem, F use) {
 }
 
 base::Status LoadCertificate(ContextImpl& c) {
-  SSL_CTX* ctx = c.ctx.get();
-  bool leaf = true;
-  auto n = EachCertificate(c.config.certificate_chain_pem, [&](X509* x) {
-    if (leaf) {
-      leaf = false;
-      return SSL_CTX_use_certificate(ctx, x) == 1;
-    }
-    return SSL_CTX_add1_chain_cert(ctx, x) == 1;
-  });
-  if (!n) return std::move(n.error()).In("certificate_chain");
+  auto ders = PemToDer(c.config.certificate_chain_pem, "CERTIFICATE");
+  if (!ders) return ders.error().message().starts_with("no ") ? Error("no certificate found").In("certificate_chain")
+                                                             : std::move(ders.error()).In("certificate_chain");
+  std::vector<bssl::UniquePtr<CRYPTO_BUFFER>> owned;
+  std::vector<CRYPTO_BUFFER*> chain;
+  for (const std::string& der : *ders) {
+    auto info = ParseCertDer(der);
+    if (!info) return std::move(info.error()).In(Cat("certificate_chain[", chain.size(), "]"));
+    owned.emplace_back(CRYPTO_BUFFER_new(reinterpret_cast<const uint8_t*>(der.data()), der.size(), nullptr));
+    chain.push_back(owned.back().get());
+  }
   auto bio = Memory(c.config.private_key_pem);
   bssl::UniquePtr<EVP_PKEY> key(PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr));
   if (!key) return LibraryError("cannot be read").In("private_key");
-  if (!SSL_CTX_use_PrivateKey(ctx, key.get()) || !SSL_CTX_check_private_key(ctx)) {
-    ERR_clear_error();
+  if (!CheckKeyMatches(c.config.private_key_pem, c.config.certificate_chain_pem)) {
     return Error("does not belong to the certificate").In("private_key");
+  }
+  if (!SSL_CTX_set_chain_and_key(c.ctx.get(), chain.data(), chain.size(), key.get(), nullptr)) {
+    return LibraryError("refused").In("certificate_chain");
   }
   return base::Ok{};
 }
@@ -114,7 +118,8 @@ base::Result<std::shared_ptr<const Context>> Build(const ContextConfig& config, 
   c->config = config;
   c->server = server;
   if (config.clock) c->clock = config.clock;
-  c->ctx.reset(SSL_CTX_new(TLS_method()));
+  // "With buffers": the library keeps certificates as bytes; parsed ones would cost each connection some KiB for life.
+  c->ctx.reset(SSL_CTX_new(TLS_with_buffers_method()));
   SSL_CTX* ctx = c->ctx.get();
   WEFT_CHECK(ctx, "SSL_CTX_new");
   if (!SSL_CTX_set_min_proto_version(ctx, config.min_version) || config.min_version < TLS1_2_VERSION) {

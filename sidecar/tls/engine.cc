@@ -76,8 +76,7 @@ struct Engine::Impl {
 enum ssl_verify_result_t VerifyCallback(SSL* ssl, uint8_t* alert) {
   auto* impl = static_cast<Engine::Impl*>(SSL_get_app_data(ssl));
   if (!impl->context->has_roots) return ssl_verify_ok;  // asked for, but nobody can vouch for it: gives no identity
-  const STACK_OF(X509)* chain = SSL_get_peer_full_cert_chain(ssl);
-  impl->judgement = JudgePeer(*impl->context, chain);
+  impl->judgement = JudgePeer(*impl->context, SSL_get0_peer_certificates(ssl));
   if (impl->judgement.failure == Failure::kNone) return ssl_verify_ok;
   *alert = impl->judgement.alert;
   return ssl_verify_invalid;
@@ -153,13 +152,13 @@ Engine::State Engine::Handshake() {
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) return state_;
     return Fail();
   }
-  const STACK_OF(X509)* chain = SSL_get_peer_full_cert_chain(ssl);
-  if (m.context->has_roots && chain && sk_X509_num(chain) > 0) {
-    peer_ = DescribePeer(sk_X509_value(chain, 0));
+  const STACK_OF(CRYPTO_BUFFER)* chain = SSL_get0_peer_certificates(ssl);
+  if (m.context->has_roots && chain && sk_CRYPTO_BUFFER_num(chain) > 0) {
+    peer_ = m.judgement.peer ? std::move(m.judgement.peer) : DescribePeer(sk_CRYPTO_BUFFER_value(chain, 0));
     // A resumed session was verified when it was made, by this very context; time may have passed since.
     if (peer_ && SSL_session_reused(ssl) && peer_->not_after_unix_s < m.context->NowUnixS()) {
       m.judgement = {Failure::kExpired, Cat("certificate expired since the session began (", peer_->spiffe_id, ")"),
-                     SSL_AD_CERTIFICATE_EXPIRED};
+                     SSL_AD_CERTIFICATE_EXPIRED, nullptr};
       peer_.reset();
       SSL_send_fatal_alert(ssl, SSL_AD_CERTIFICATE_EXPIRED);
       return Fail();

@@ -324,7 +324,7 @@ TEST(Engine, IdleConnectionsAreSmall) {
   for (int i = 0; i < 200; ++i) open();
   size_t each = (mallinfo2().uordblks - before) / 400;
   RecordProperty("bytes_per_engine", static_cast<int>(each));
-  EXPECT_LE(each, 8u * 1024);
+  EXPECT_LE(each, 5u * 1024);
   EXPECT_EQ(io::Block::live(), 0u);
 }
 

@@ -16,7 +16,7 @@ using base::Cat;
 constexpr size_t kMaxChain = 6;
 constexpr int64_t kSkewS = 60;
 
-Judgement Bad(std::string detail) { return {Failure::kBadSvid, std::move(detail), SSL_AD_BAD_CERTIFICATE}; }
+Judgement Bad(std::string detail) { return {Failure::kBadSvid, std::move(detail), SSL_AD_BAD_CERTIFICATE, nullptr}; }
 
 // Leaf rules of the SVID standard, sections 3 to 5.
 Judgement JudgeSvid(const ContextImpl& context, X509* leaf, const PeerInfo& peer) {
@@ -25,7 +25,7 @@ Judgement JudgeSvid(const ContextImpl& context, X509* leaf, const PeerInfo& peer
   if (!id) return Bad(Cat("\"", peer.uri_sans[0].substr(0, 256), "\" is not a valid SPIFFE ID"));
   const std::string& domain = context.config.trust_domain;
   if (!domain.empty() && id->trust_domain != domain) {
-    return {Failure::kUnknownCa, Cat("no roots for trust domain \"", id->trust_domain, "\""), SSL_AD_UNKNOWN_CA};
+    return {Failure::kUnknownCa, Cat("no roots for trust domain \"", id->trust_domain, "\""), SSL_AD_UNKNOWN_CA, nullptr};
   }
   if (X509_get_extension_flags(leaf) & EXFLAG_CA) return Bad("leaf certificate is a CA");
   int at = X509_get_ext_by_NID(leaf, NID_key_usage, -1);
@@ -58,13 +58,13 @@ Judgement JudgePath(const ContextImpl& context, const STACK_OF(X509)* chain, int
   bssl::UniquePtr<X509_STORE> pinned;
   if (!context.config.pinned_root_spki_sha256.empty()) {
     pinned = PinnedRoots(context, chain);
-    if (!pinned) return {Failure::kUnknownCa, "the peer's chain does not end in the pinned root", SSL_AD_UNKNOWN_CA};
+    if (!pinned) return {Failure::kUnknownCa, "the peer's chain does not end in the pinned root", SSL_AD_UNKNOWN_CA, nullptr};
     roots = pinned.get();
   }
   bssl::UniquePtr<X509_STORE_CTX> ctx(X509_STORE_CTX_new());
   // The chain is only read, whatever the old signature says.
   if (!ctx || !X509_STORE_CTX_init(ctx.get(), roots, leaf, const_cast<STACK_OF(X509)*>(chain))) {
-    return {Failure::kProtocol, "out of memory", SSL_AD_INTERNAL_ERROR};
+    return {Failure::kProtocol, "out of memory", SSL_AD_INTERNAL_ERROR, nullptr};
   }
   X509_STORE_CTX_set_default(ctx.get(), context.server ? "ssl_client" : "ssl_server");
   X509_VERIFY_PARAM* param = X509_STORE_CTX_get0_param(ctx.get());
@@ -80,12 +80,12 @@ Judgement JudgePath(const ContextImpl& context, const STACK_OF(X509)* chain, int
     ERR_clear_error();
     switch (error) {
       case X509_V_ERR_CERT_HAS_EXPIRED:
-        return {Failure::kExpired, detail, SSL_AD_CERTIFICATE_EXPIRED};
+        return {Failure::kExpired, detail, SSL_AD_CERTIFICATE_EXPIRED, nullptr};
       case X509_V_ERR_CERT_NOT_YET_VALID:
         *not_yet = true;
-        return {Failure::kNotYetValid, detail, SSL_AD_CERTIFICATE_EXPIRED};
+        return {Failure::kNotYetValid, detail, SSL_AD_CERTIFICATE_EXPIRED, nullptr};
       case X509_V_ERR_CERT_REVOKED:
-        return {Failure::kRevoked, detail, SSL_AD_CERTIFICATE_REVOKED};
+        return {Failure::kRevoked, detail, SSL_AD_CERTIFICATE_REVOKED, nullptr};
       case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
       case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
       case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
@@ -93,9 +93,9 @@ Judgement JudgePath(const ContextImpl& context, const STACK_OF(X509)* chain, int
       case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
       case X509_V_ERR_CERT_SIGNATURE_FAILURE:
       case X509_V_ERR_CERT_UNTRUSTED:
-        return {Failure::kUnknownCa, detail, SSL_AD_UNKNOWN_CA};
+        return {Failure::kUnknownCa, detail, SSL_AD_UNKNOWN_CA, nullptr};
       default:
-        return {Failure::kBadSvid, detail, SSL_AD_BAD_CERTIFICATE};
+        return {Failure::kBadSvid, detail, SSL_AD_BAD_CERTIFICATE, nullptr};
     }
   }
 
@@ -169,12 +169,8 @@ bool MatchesSan(const SanMatch& m, const RE2* regex, const PeerInfo& peer) {
   return false;
 }
 
-std::shared_ptr<const PeerInfo> DescribePeer(X509* leaf) {
-  uint8_t* der = nullptr;
-  int n = i2d_X509(leaf, &der);
-  if (n <= 0) return nullptr;
-  auto info = ParseCertDer({reinterpret_cast<char*>(der), static_cast<size_t>(n)});
-  OPENSSL_free(der);
+std::shared_ptr<const PeerInfo> DescribePeer(const CRYPTO_BUFFER* leaf) {
+  auto info = ParseCertDer({reinterpret_cast<const char*>(CRYPTO_BUFFER_data(leaf)), CRYPTO_BUFFER_len(leaf)});
   if (!info) return nullptr;
   auto peer = std::make_shared<PeerInfo>();
   peer->spiffe_id = std::move(info->spiffe_id);
@@ -189,13 +185,21 @@ std::shared_ptr<const PeerInfo> DescribePeer(X509* leaf) {
   return peer;
 }
 
-Judgement JudgePeer(const ContextImpl& context, const STACK_OF(X509)* chain) {
-  size_t n = chain ? sk_X509_num(chain) : 0;
-  if (n == 0) return {Failure::kNoCertificate, "peer sent no certificate", SSL_AD_CERTIFICATE_REQUIRED};
+Judgement JudgePeer(const ContextImpl& context, const STACK_OF(CRYPTO_BUFFER)* raw) {
+  size_t n = raw ? sk_CRYPTO_BUFFER_num(raw) : 0;
+  if (n == 0) return {Failure::kNoCertificate, "peer sent no certificate", SSL_AD_CERTIFICATE_REQUIRED, nullptr};
   if (n > kMaxChain) return Bad(Cat("chain of ", n, " certificates, at most ", kMaxChain));
+  auto peer = DescribePeer(sk_CRYPTO_BUFFER_value(raw, 0));
+  bssl::UniquePtr<STACK_OF(X509)> parsed(sk_X509_new_null());
+  for (size_t i = 0; i < n; ++i) {
+    bssl::UniquePtr<X509> x(X509_parse_from_buffer(sk_CRYPTO_BUFFER_value(raw, i)));
+    if (!peer || !x || !bssl::PushToStack(parsed.get(), std::move(x))) {
+      ERR_clear_error();
+      return Bad(Cat("certificate ", i, " cannot be parsed"));
+    }
+  }
+  const STACK_OF(X509)* chain = parsed.get();
   X509* leaf = sk_X509_value(chain, 0);
-  auto peer = DescribePeer(leaf);
-  if (!peer) return Bad("certificate cannot be parsed");
   if (context.config.spiffe) {
     Judgement j = JudgeSvid(context, leaf, *peer);
     if (j.failure != Failure::kNone) return j;
@@ -213,9 +217,11 @@ Judgement JudgePeer(const ContextImpl& context, const STACK_OF(X509)* chain) {
     return j;
   }
   const auto& sans = context.config.peer_sans;
-  if (sans.empty()) return {};
+  Judgement passed;
+  passed.peer = peer;
+  if (sans.empty()) return passed;
   for (size_t i = 0; i < sans.size(); ++i) {
-    if (MatchesSan(sans[i], context.san_regex[i].get(), *peer)) return {};
+    if (MatchesSan(sans[i], context.san_regex[i].get(), *peer)) return passed;
   }
   std::string names;
   for (auto* list : {&peer->uri_sans, &peer->dns_sans}) {
@@ -224,7 +230,7 @@ Judgement JudgePeer(const ContextImpl& context, const STACK_OF(X509)* chain) {
   return {Failure::kSanMismatch,
           Cat("peer is ", names.empty() ? "nameless" : names, ", expected ", sans[0].value,
               sans.size() > 1 ? " or others" : ""),
-          SSL_AD_BAD_CERTIFICATE};
+          SSL_AD_BAD_CERTIFICATE, nullptr};
 }
 
 }  // namespace weft::tls

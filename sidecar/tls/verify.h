@@ -21,13 +21,14 @@ struct Judgement {
   Failure failure = Failure::kNone;
   std::string detail;
   uint8_t alert = SSL_AD_CERTIFICATE_UNKNOWN;
+  std::shared_ptr<const PeerInfo> peer;  // when it passed
 };
 
 // chain: leaf first. Requires context.has_roots.
-Judgement JudgePeer(const ContextImpl& context, const STACK_OF(X509)* chain);
+Judgement JudgePeer(const ContextImpl& context, const STACK_OF(CRYPTO_BUFFER)* chain);
 
 // What the certificate says, without judging it; null when it cannot be parsed.
-std::shared_ptr<const PeerInfo> DescribePeer(X509* leaf);
+std::shared_ptr<const PeerInfo> DescribePeer(const CRYPTO_BUFFER* leaf);
 
 bool MatchesSan(const SanMatch& match, const RE2* regex, const PeerInfo& peer);
 
