@@ -35,7 +35,9 @@ void SetBreakers(const policy::v1::Traffic& t, cluster::Cluster& c) {
   limit->mutable_max_requests()->set_value(b.max_requests() ? b.max_requests() : 4096);
   const auto& budget = t.retry_budget();
   limit->mutable_retry_budget()->mutable_budget_percent()->set_value(t.has_retry_budget() && budget.percent() > 0 ? budget.percent() : 20);
-  limit->mutable_retry_budget()->mutable_min_retry_concurrency()->set_value(budget.min_concurrency() ? budget.min_concurrency() : 3);
+  // The floor is what a quiet service lives on: with a handful of requests in flight, an instance that dies takes half of
+  // them with it at once, and each must find its retry. Envoy's own default, 3, loses some of them.
+  limit->mutable_retry_budget()->mutable_min_retry_concurrency()->set_value(budget.min_concurrency() ? budget.min_concurrency() : 10);
   limit->set_track_remaining(true);
 }
 
