@@ -50,7 +50,7 @@ TEST_P(Allocations, SteadyState) {
   }
   double each = static_cast<double>(g_worker_allocations - before) / kRequests;
   printf("allocations per request %s -> %s: %.2f\n", down_h2 ? "h2" : "h1", up_h2 ? "h2" : "h1", each);
-  EXPECT_LE(each, 0.1 + down_h2 + up_h2) << "one is the stream of an HTTP/2 session";
+  EXPECT_LE(each, 0.1);  // nghttp2 allocates in C and is not counted
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Allocations,

@@ -230,7 +230,8 @@ void Connection::Describe(Record& r) const {
 }
 
 void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure) {
-  Record r;
+  auto owned = core_->NewRecord();
+  Record& r = *owned;
   Describe(r);
   r.start_unix_ns = started_unix_ns_;
   r.duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
@@ -240,7 +241,7 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
   if (chain_ && chain_->tcp()) r.access_logs = chain_->tcp()->access_logs;
   if (chain_ && chain_->http()) r.access_logs = chain_->http()->access_logs;
   if (!r.access_logs) r.access_logs = listener_->config->access_logs;
-  core_->Finish(r);
+  core_->Finish(std::move(owned));
 }
 
 void Connection::OnReady(uint32_t events) {

@@ -153,11 +153,19 @@ void WorkerCore::FreeExchange(Exchange* e) {
   }
 }
 
-void WorkerCore::Finish(Record& record) {
-  if (current_) record.config_revision = current_.get()->revision;
+std::unique_ptr<Record> WorkerCore::NewRecord() {
+  auto& back = worker_->free_records();
+  std::unique_ptr<Record>* old = back.Front();
+  if (!old) return std::make_unique<Record>();
+  std::unique_ptr<Record> r = std::move(*old);
+  back.Pop();
+  return r;
+}
+
+void WorkerCore::Finish(std::unique_ptr<Record> record) {
+  if (current_) record->config_revision = current_.get()->revision;
   auto& ring = worker_->records();
   if (ring.Push(record) && ring.size() * 2 == ring.capacity() && options_.wake) options_.wake();
-  record.Reset();
 }
 
 void WorkerCore::OnConnectionOpen(Connection* c) {

@@ -81,8 +81,9 @@ class WorkerCore {
   // Exchanges are kept for reuse with the memory of their header maps.
   Exchange* NewExchange();
   void FreeExchange(Exchange* e);
-  // Into the ring to main; the record gets an old slot back, cleared.
-  void Finish(Record& record);
+  // Records main has read come back with their memory; one is made when none has.
+  std::unique_ptr<Record> NewRecord();
+  void Finish(std::unique_ptr<Record> record);  // into the ring to main, or dropped and counted
 
   void OnConnectionOpen(Connection* c);
   void OnConnectionClosed(Connection* c);

@@ -45,7 +45,8 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   tried_.clear();
   retry_ = {};
   down_.owner = this;
-  record_.start_unix_ns = core_->loop()->wall_now();
+  record_ = core_->NewRecord();
+  record_->start_unix_ns = core_->loop()->wall_now();
   const auto& hcm = c->hcm();
   uint64_t limit = hcm.request_headers_timeout_set ? hcm.request_headers_timeout_ns : kHeadersTimeoutNs;
   if (limit) core_->loop()->Arm(&head_timer_, limit);
@@ -66,14 +67,14 @@ void Exchange::Advance() {
     OnHead();
   } else if ((down_.bits & In::kMalformed) && phase_ != Phase::kReply) {
     // The head was good, what followed was not: no more of it goes anywhere.
-    record_.flags.Set(ResponseFlag::kDownstreamProtocolError);
+    record_->flags.Set(ResponseFlag::kDownstreamProtocolError);
     if (response_begun_) return ResponseBroken();
     ReleaseStream();
     LocalReply(down_.error_status ? down_.error_status : 400, down_.error_detail, "");
   }
   if (RequestEnded() && !request_end_seen_) {
     request_end_seen_ = true;
-    record_.request_rx_ns = Since();
+    record_->request_rx_ns = Since();
     if (cluster_) ArmRouteTimeout();
   }
   if (phase_ == Phase::kAttempt) AdvanceAttempt();
@@ -91,27 +92,27 @@ void Exchange::OnHead() {
   cells.Add(stats.rq_active);
   cells.Add(conn_->http2() ? stats.rq_http2_total : stats.rq_http1_total);
   snapshot_ = core_->Snapshot();
-  conn_->Describe(record_);
-  record_.stat_prefix = hcm.stat_prefix;
-  record_.protocol = conn_->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
-  record_.access_logs = hcm.access_logs ? hcm.access_logs : conn_->listener().config->access_logs;
+  conn_->Describe(*record_);
+  record_->stat_prefix = hcm.stat_prefix;
+  record_->protocol = conn_->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
+  record_->access_logs = hcm.access_logs ? hcm.access_logs : conn_->listener().config->access_logs;
   http::HeaderMap& head = down_.head;
-  record_.method = head.Value(Token::kMethod), record_.path = head.Value(Token::kPath);
-  record_.authority = head.Value(Token::kAuthority), record_.user_agent = head.Value(Token::kUserAgent);
-  record_.request_header_bytes = down_.head_bytes;
-  head_request_ = record_.method == "HEAD";
+  record_->method = head.Value(Token::kMethod), record_->path = head.Value(Token::kPath);
+  record_->authority = head.Value(Token::kAuthority), record_->user_agent = head.Value(Token::kUserAgent);
+  record_->request_header_bytes = down_.head_bytes;
+  head_request_ = record_->method == "HEAD";
   grpc_ = head.Value(Token::kContentType).starts_with("application/grpc");
-  record_.grpc = grpc_;
+  record_->grpc = grpc_;
   if (down_.bits & In::kMalformed) {
-    record_.flags.Set(ResponseFlag::kDownstreamProtocolError);
+    record_->flags.Set(ResponseFlag::kDownstreamProtocolError);
     if (down_.error_status == 431) cells.Add(stats.rq_too_large);
     return LocalReply(down_.error_status ? down_.error_status : 400, down_.error_detail, "");
   }
-  upgrade_ = record_.method == "CONNECT";
-  record_.websocket = upgrade_ && head.Value(Token::kProtocol) == "websocket";
+  upgrade_ = record_->method == "CONNECT";
+  record_->websocket = upgrade_ && head.Value(Token::kProtocol) == "websocket";
   idle_ns_ = hcm.stream_idle_timeout_ns;
   if (idle_ns_) core_->loop()->Arm(&idle_timer_, idle_ns_);
-  if (!upgrade_ && record_.path.starts_with('/')) {
+  if (!upgrade_ && record_->path.starts_with('/')) {
     http::PathOptions options;
     options.merge_slashes = hcm.merge_slashes;
     options.reject_encoded_slash = hcm.escaped_slashes == model::HttpConnectionManager::kReject;
@@ -134,8 +135,8 @@ void Exchange::HandleTimers() {
   if (fired & kHeadTimer && phase_ == Phase::kHead) {
     cells.Add(stats.rq_header_timeout);
     snapshot_ = core_->Snapshot();
-    conn_->Describe(record_);
-    record_.access_logs = conn_->hcm().access_logs;
+    conn_->Describe(*record_);
+    record_->access_logs = conn_->hcm().access_logs;
     LocalReply(408, "request_header_timeout", "request header timeout");
     return;
   }
@@ -156,22 +157,22 @@ void Exchange::HandleTimers() {
   }
   if ((fired & kRouteTimer) && (phase_ == Phase::kAttempt || phase_ == Phase::kBackoff)) {
     cells.Add(cluster_->stats.rq_timeout);
-    record_.flags.Set(ResponseFlag::kUpstreamRequestTimeout);
+    record_->flags.Set(ResponseFlag::kUpstreamRequestTimeout);
     cluster::Outcome timeout{cluster::Outcome::kTimeout, 0};
     if (attempt_open_) EndAttempt("timeout", "route timeout", response_begun_ ? nullptr : &timeout);
     ReleaseStream();
-    record_.detail = "response_timeout";
+    record_->detail = "response_timeout";
     if (response_begun_) return ResponseBroken();
     LocalReply(504, "response_timeout", "upstream request timeout");
   }
   if ((fired & (kIdleTimer | kDurationTimer)) && phase_ != Phase::kDone) {
     bool idle = fired & kIdleTimer;
     if (idle) cells.Add(stats.rq_idle_timeout);
-    record_.flags.Set(idle ? ResponseFlag::kStreamIdleTimeout : ResponseFlag::kUpstreamMaxStreamDurationReached);
+    record_->flags.Set(idle ? ResponseFlag::kStreamIdleTimeout : ResponseFlag::kUpstreamMaxStreamDurationReached);
     const char* detail = idle ? "stream_idle_timeout" : "max_duration_timeout";
     if (attempt_open_) EndAttempt("timeout", detail, nullptr);
     ReleaseStream();
-    record_.detail = detail;
+    record_->detail = detail;
     if (response_begun_) return ResponseBroken();
     LocalReply(request_end_seen_ ? 504 : 408, detail, "stream timeout");
   }
@@ -200,11 +201,11 @@ void Exchange::SendInterim() {
 void Exchange::SendResponseHead(http::HeaderMap& head, bool end) {
   response_begun_ = true;
   response_ended_ = end;
-  record_.status = static_cast<uint32_t>(http::ParseStatus(head.Value(Token::kStatus)));
-  record_.response_header_bytes = head.bytes();
-  record_.response_tx_first_ns = Since();
-  if (auto g = head.Get(Token::kGrpcStatus)) record_.grpc_status = atoi(std::string(*g).c_str());
-  if (record_.access_logs) Capture(head, record_.access_logs->response_headers, record_.response_headers);
+  record_->status = static_cast<uint32_t>(http::ParseStatus(head.Value(Token::kStatus)));
+  record_->response_header_bytes = head.bytes();
+  record_->response_tx_first_ns = Since();
+  if (auto g = head.Get(Token::kGrpcStatus)) record_->grpc_status = atoi(std::string(*g).c_str());
+  if (record_->access_logs) Capture(head, record_->access_logs->response_headers, record_->response_headers);
   replay_.Clear(), again_.Clear();
   conn_->codec().SendHead(id_, head, end);
   conn_->MarkDirty();
@@ -222,17 +223,17 @@ void Exchange::PumpResponse() {
     bool last = n == up.body.size() && (up.bits & In::kEnd) && !(up.bits & In::kTrailers);
     down.SendBody(id_, up.body, n, last);
     conn_->MarkDirty();
-    record_.response_bytes += n;
+    record_->response_bytes += n;
     response_ended_ = last;
     if (upstream) {
-      record_.upstream_rx_bytes += n;
+      record_->upstream_rx_bytes += n;
       if (stream_.state == upstream::Stream::State::kOpen) stream_.conn->Consumed(stream_.id, n);
     }
   }
   if (!response_ended_ && (up.bits & In::kEnd)) {
     if (up.bits & In::kTrailers) {
-      if (auto g = up.trailers.Get(Token::kGrpcStatus)) record_.grpc_status = atoi(std::string(*g).c_str());
-      if (record_.access_logs) Capture(up.trailers, record_.access_logs->response_trailers, record_.response_trailers);
+      if (auto g = up.trailers.Get(Token::kGrpcStatus)) record_->grpc_status = atoi(std::string(*g).c_str());
+      if (record_->access_logs) Capture(up.trailers, record_->access_logs->response_trailers, record_->response_trailers);
       down.SendTrailers(id_, up.trailers);
     } else {
       down.SendBody(id_, up.body, 0, true);
@@ -246,7 +247,7 @@ void Exchange::PumpResponse() {
 void Exchange::MaybeFinish() {
   if (!response_ended_) return;
   // A tunnel ends when both directions have; anything else with its response.
-  bool tunnel = upgrade_ && source_ == &stream_.in && record_.status >= 200 && record_.status < 300;
+  bool tunnel = upgrade_ && source_ == &stream_.in && record_->status >= 200 && record_->status < 300;
   if (tunnel && !(request_sent_ || (stream_.in.bits & In::kReset) || stream_.state != upstream::Stream::State::kOpen)) return;
   Finish();
 }
@@ -255,9 +256,9 @@ void Exchange::MaybeFinish() {
 void Exchange::ResponseBroken() {
   if (source_ == &stream_.in && (stream_.in.bits & In::kReset)) {
     bool lost = stream_.in.reset == codec::ResetCode::kConnectionLost || stream_.in.reset == codec::ResetCode::kTruncated;
-    record_.flags.Set(lost ? ResponseFlag::kUpstreamConnectionTermination : ResponseFlag::kUpstreamRemoteReset);
-    if (record_.detail.empty() || record_.detail == "via_upstream") {
-      record_.detail = lost ? "upstream_reset_after_response_started{connection_termination}"
+    record_->flags.Set(lost ? ResponseFlag::kUpstreamConnectionTermination : ResponseFlag::kUpstreamRemoteReset);
+    if (record_->detail.empty() || record_->detail == "via_upstream") {
+      record_->detail = lost ? "upstream_reset_after_response_started{connection_termination}"
                             : "upstream_reset_after_response_started{remote_reset}";
     }
     base::Cells::Local().Add(cluster_->stats.rq_rx_reset);
@@ -275,8 +276,8 @@ void Exchange::ResponseBroken() {
 void Exchange::DownstreamGone() {
   bool stream_reset = !conn_->gone() && down_.reset != codec::ResetCode::kConnectionLost && down_.reset != codec::ResetCode::kTruncated;
   if (!response_ended_) {
-    record_.flags.Set(stream_reset ? ResponseFlag::kDownstreamRemoteReset : ResponseFlag::kDownstreamConnectionTermination);
-    record_.detail = stream_reset ? "http2.remote_reset" : "downstream_remote_disconnect";
+    record_->flags.Set(stream_reset ? ResponseFlag::kDownstreamRemoteReset : ResponseFlag::kDownstreamConnectionTermination);
+    record_->detail = stream_reset ? "http2.remote_reset" : "downstream_remote_disconnect";
     base::Cells::Local().Add(conn_->http_stats().rq_rx_reset);
   }
   Finish();
@@ -292,8 +293,8 @@ void Exchange::Finish() {
   if (attempt_open_) {
     bool complete = (stream_.in.bits & In::kEnd) && response_begun_;
     if (!complete) cells.Add(cluster_->stats.rq_tx_reset);
-    int grpc = record_.grpc ? record_.grpc_status : -1;
-    uint16_t status = grpc >= 0 ? cluster::GrpcToHttpStatus(grpc) : static_cast<uint16_t>(record_.status);
+    int grpc = record_->grpc ? record_->grpc_status : -1;
+    uint16_t status = grpc >= 0 ? cluster::GrpcToHttpStatus(grpc) : static_cast<uint16_t>(record_->status);
     cluster::Outcome outcome{cluster::Outcome::kResponse, status};
     bool answered = response_begun_ && source_ == &stream_.in;
     EndAttempt(answered ? "ok" : "cancelled", answered && complete ? "" : "the caller left", answered ? &outcome : nullptr);
@@ -306,21 +307,21 @@ void Exchange::Finish() {
   if (cluster_) {
     cells.Sub(cluster_->stats.rq_active);
     cells.Record(cluster_->stats.rq_time, static_cast<uint64_t>(Since()) / 1000);
-    if (record_.status) cluster_->stats.codes.Count(record_.status);
+    if (record_->status) cluster_->stats.codes.Count(record_->status);
     --cluster_->refs;
     cluster_ = nullptr;
   }
   if (counted_active_) {
     cells.Sub(stats.rq_active);
     cells.Record(stats.rq_time, static_cast<uint64_t>(Since()) / 1000);
-    stats.codes.Count(record_.status);
-    if (record_.websocket && source_ == &stream_.in && record_.status / 100 == 2) cells.Sub(stats.cx_upgrades_active);
+    stats.codes.Count(record_->status);
+    if (record_->websocket && source_ == &stream_.in && record_->status / 100 == 2) cells.Sub(stats.cx_upgrades_active);
   }
-  if (head_seen_ || record_.status) {
+  if (head_seen_ || record_->status) {
     FillRecord();
-    core_->Finish(record_);
+    core_->Finish(std::move(record_));
   }
-  record_.Reset();
+  record_.reset();
   phase_ = Phase::kDone;
   advance_.Unlink();
   core_->OnRequest(-1);
@@ -340,11 +341,11 @@ void Exchange::Reap() {
 }
 
 void Exchange::FillRecord() {
-  record_.duration_ns = Since();
-  record_.request_bytes = down_.body_bytes;
-  if (record_.detail.empty()) record_.detail = "via_upstream";
-  record_.grpc = grpc_;
-  if (record_.authority.empty()) record_.authority = down_.head.Value(Token::kAuthority);
+  record_->duration_ns = Since();
+  record_->request_bytes = down_.body_bytes;
+  if (record_->detail.empty()) record_->detail = "via_upstream";
+  record_->grpc = grpc_;
+  if (record_->authority.empty()) record_->authority = down_.head.Value(Token::kAuthority);
 }
 
 }  // namespace weft::proxy

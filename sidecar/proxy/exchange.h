@@ -137,7 +137,7 @@ class Exchange final : public base::ListNode {
   codec::Inbound* source_ = nullptr;  // where the response comes from: &stream_.in or &reply_
   io::Buffer replay_;              // request body sent so far, while it may be needed again
   io::Buffer again_;               // what a retry has to send first
-  Record record_;
+  std::unique_ptr<Record> record_;
   std::string scratch_, location_, local_body_;
   const char* reset_reason_ = "";
   const std::vector<std::pair<std::string, std::string>>* reply_headers_ = nullptr;  // of the configuration

@@ -12,10 +12,10 @@ bool Exchange::FindRoute() {
   table_ = snapshot_->Routes(conn_->hcm());
   if (!table_) return false;
   found_ = table_->Find(down_.head, core_->random().Next(), conn_->tls() != nullptr);
-  if (found_.vhost) record_.virtual_host = found_.vhost->name;
+  if (found_.vhost) record_->virtual_host = found_.vhost->name;
   if (found_.route) {
-    record_.route = found_.route->name;
-    record_.policy = found_.route->weft.policy, record_.policy_revision = found_.route->weft.revision;
+    record_->route = found_.route->name;
+    record_->policy = found_.route->weft.policy, record_->policy_revision = found_.route->weft.revision;
   }
   return found_.route != nullptr;
 }
@@ -67,10 +67,10 @@ bool Exchange::RunRbac(const model::RbacConfig& config) {
   scratch_ = "rbac_access_denied_matched_policy[";
   scratch_ += v.policy.empty() ? std::string_view("none") : v.policy;
   scratch_ += ']';
-  record_.policy = v.policy;
-  record_.policy_revision = 0;
+  record_->policy = v.policy;
+  record_->policy_revision = 0;
   if (size_t at = v.policy.rfind('@'); at != std::string_view::npos) {
-    record_.policy_revision = strtoull(std::string(v.policy.substr(at + 1)).c_str(), nullptr, 10);
+    record_->policy_revision = strtoull(std::string(v.policy.substr(at + 1)).c_str(), nullptr, 10);
   }
   LocalReply(403, scratch_, "RBAC: access denied");
   return false;
@@ -80,7 +80,7 @@ bool Exchange::RunFault(const model::FaultConfig& config) {
   uint64_t r1 = core_->random().Next(), r2 = core_->random().Next();
   auto plan = filters::fault::Decide(config, down_.head, found_.cluster, r1, r2, core_->active_faults);
   if (!plan.abort && plan.delay_ns == 0) return true;
-  if (!config.weft.policy.empty()) record_.policy = config.weft.policy, record_.policy_revision = config.weft.revision;
+  if (!config.weft.policy.empty()) record_->policy = config.weft.policy, record_->policy_revision = config.weft.revision;
   HttpStats& stats = conn_->http_stats();
   base::Cells& cells = base::Cells::Local();
   ++core_->active_faults;
@@ -90,8 +90,8 @@ bool Exchange::RunFault(const model::FaultConfig& config) {
   fault_status_ = plan.http_status, fault_grpc_status_ = plan.grpc_status;
   if (plan.delay_ns != 0) {
     cells.Add(stats.fault_delays);
-    record_.flags.Set(ResponseFlag::kDelayInjected);
-    record_.fault = "delay " + std::to_string(plan.delay_ns / 1'000'000) + "ms";
+    record_->flags.Set(ResponseFlag::kDelayInjected);
+    record_->fault = "delay " + std::to_string(plan.delay_ns / 1'000'000) + "ms";
     phase_ = Phase::kDelay;
     core_->loop()->Arm(&wait_timer_, plan.delay_ns);
     return false;
@@ -104,9 +104,9 @@ bool Exchange::AbortByFault() {
   if (!fault_abort_due_) return false;
   fault_abort_due_ = false;
   base::Cells::Local().Add(conn_->http_stats().fault_aborts);
-  record_.flags.Set(ResponseFlag::kFaultInjected);
-  if (!record_.fault.empty()) record_.fault += ", ";
-  record_.fault += "abort " + std::to_string(fault_grpc_status_ >= 0 ? static_cast<uint32_t>(fault_grpc_status_) : fault_status_);
+  record_->flags.Set(ResponseFlag::kFaultInjected);
+  if (!record_->fault.empty()) record_->fault += ", ";
+  record_->fault += "abort " + std::to_string(fault_grpc_status_ >= 0 ? static_cast<uint32_t>(fault_grpc_status_) : fault_status_);
   LocalReply(fault_status_ ? fault_status_ : 200, "fault_filter_abort", "fault filter abort", fault_grpc_status_);
   return true;
 }
@@ -133,7 +133,7 @@ bool Exchange::RunRateLimit(const model::LocalRateLimitConfig& config) {
   cells.Add(stats.ratelimit_limited);
   if (v == Verdict::kLimitedNotEnforced) return true;
   cells.Add(stats.ratelimit_enforced);
-  record_.flags.Set(ResponseFlag::kRateLimited);
+  record_->flags.Set(ResponseFlag::kRateLimited);
   reply_headers_ = &config.response_headers_to_add;
   LocalReply(config.status, "local_rate_limited", "local_rate_limited", config.rate_limited_as_resource_exhausted ? 8 : -1);
   return false;
@@ -161,7 +161,7 @@ void Exchange::Route() {
   if (found_.tls_required) return Redirect();
   if (!table_ || !found_.route) {
     cells.Add(stats.no_route);
-    record_.flags.Set(ResponseFlag::kNoRouteFound);
+    record_->flags.Set(ResponseFlag::kNoRouteFound);
     return LocalReply(404, "route_not_found", "");
   }
   const model::Route& r = *found_.route;
@@ -169,15 +169,15 @@ void Exchange::Route() {
     case model::Route::kDirectResponse: return LocalReply(r.direct.status, "direct_response", r.direct.body);
     case model::Route::kRedirect: return Redirect();
     case model::Route::kNonForwarding:
-      record_.flags.Set(ResponseFlag::kNoRouteFound);
+      record_->flags.Set(ResponseFlag::kNoRouteFound);
       return LocalReply(404, "route_not_found", "");
     case model::Route::kForward: break;
   }
   const model::Forward& f = r.forward;
   if (upgrade_) {
-    std::string_view type = record_.websocket ? std::string_view("websocket") : std::string_view("CONNECT");
+    std::string_view type = record_->websocket ? std::string_view("websocket") : std::string_view("CONNECT");
     bool allowed = false;
-    for (const auto& u : conn_->hcm().upgrades) allowed |= record_.websocket ? u == "websocket" : u == "connect";
+    for (const auto& u : conn_->hcm().upgrades) allowed |= record_->websocket ? u == "websocket" : u == "connect";
     for (const auto& [name, enabled] : f.upgrades)
       if (name == type || (type == "CONNECT" && name == "connect")) allowed = enabled;
     if (!allowed) return LocalReply(403, "upgrade_failed", "");
@@ -187,10 +187,10 @@ void Exchange::Route() {
     auto it = snapshot_->cluster_index->find(found_.cluster);
     if (it != snapshot_->cluster_index->end()) slot = it->second;
   }
-  record_.cluster = found_.cluster;
+  record_->cluster = found_.cluster;
   if (slot == UINT32_MAX) {
     cells.Add(stats.no_cluster);
-    record_.flags.Set(ResponseFlag::kNoClusterFound);
+    record_->flags.Set(ResponseFlag::kNoClusterFound);
     return LocalReply(f.cluster_not_found_status, "cluster_not_found", "");
   }
   entry_ = snapshot_->clusters[slot].get();
@@ -198,14 +198,14 @@ void Exchange::Route() {
   ++cluster_->refs;
   cells.Add(cluster_->stats.rq_active);
   if (!entry_->config->service.empty()) {
-    record_.destination_service = entry_->config->service, record_.destination_namespace = entry_->config->service_namespace;
+    record_->destination_service = entry_->config->service, record_->destination_namespace = entry_->config->service_namespace;
   }
   int priority = f.high_priority ? 1 : 0;
   thresholds_ = &entry_->config->breakers[priority];
   breakers_ = &entry_->cells->breakers[priority];
   if (!breakers_->TryRequest(*thresholds_)) {
     cells.Add(cluster_->stats.rq_overflow);
-    record_.flags.Set(ResponseFlag::kUpstreamOverflow);
+    record_->flags.Set(ResponseFlag::kUpstreamOverflow);
     overloaded_ = true;
     FillBreaker(NextAttemptRecord(), "overflow", "max_requests");
     return LocalReply(503, "upstream_reset_before_response_started{overflow}",
@@ -231,7 +231,7 @@ void Exchange::Route() {
   }
   ApplyRequestMutations();
   route::RewriteRequest(found_, down_.head);
-  if (record_.access_logs) Capture(down_.head, record_.access_logs->request_headers, record_.request_headers);
+  if (record_->access_logs) Capture(down_.head, record_->access_logs->request_headers, record_->request_headers);
   StartAttempt();
 }
 

@@ -12,8 +12,8 @@ using http::Token;
 using upstream::Failure;
 
 AttemptRecord& Exchange::NextAttemptRecord() {
-  if (record_.attempt_count == record_.attempts.size()) record_.attempts.emplace_back();
-  AttemptRecord& a = record_.attempts[record_.attempt_count++];
+  if (record_->attempt_count == record_->attempts.size()) record_->attempts.emplace_back();
+  AttemptRecord& a = record_->attempts[record_->attempt_count++];
   a.endpoint.clear(), a.workload.clear(), a.version.clear(), a.detail.clear();
   a.start_offset_ns = Since(), a.duration_ns = a.connect_ns = 0, a.status = 0, a.outcome = "";
   a.host_ejected = a.connection_reused = false;
@@ -35,7 +35,7 @@ void Exchange::StartAttempt() {
   head_sent_ = request_sent_ = false;
   again_.Clear();
   if (!replay_.empty()) replay_.ShareTo(again_, replay_.size());
-  if (record_.retries != 0 && cluster_->entry.get() != entry_) {
+  if (record_->retries != 0 && cluster_->entry.get() != entry_) {
     // A retry goes to the hosts there are now, not to those there were when the request came.
     newest_ = cluster_->entry;
     entry_ = newest_.get();
@@ -49,7 +49,7 @@ void Exchange::StartAttempt() {
     if (!conn_->OriginalTarget(*entry_->config, &to)) {
       a.outcome = "no_healthy_host", a.detail = "no_original_destination";
       cells.Add(stats.cx_none_healthy);
-      record_.flags.Set(ResponseFlag::kNoHealthyUpstream);
+      record_->flags.Set(ResponseFlag::kNoHealthyUpstream);
       return LocalReply(503, "no_original_destination", "no healthy upstream");
     }
     pseudo_host_ = cluster_->OriginalHost(to);
@@ -72,18 +72,18 @@ void Exchange::StartAttempt() {
       a.outcome = "no_healthy_host", a.detail = c.why;
       if (std::string_view(c.why) == "drop_overload") {
         cells.Add(stats.drop_overload);
-        record_.flags.Set(ResponseFlag::kDropOverload);
+        record_->flags.Set(ResponseFlag::kDropOverload);
         overloaded_ = true;
         return LocalReply(503, "drop_overload", "drop overload");
       }
       cells.Add(stats.cx_none_healthy);
-      record_.flags.Set(ResponseFlag::kNoHealthyUpstream);
+      record_->flags.Set(ResponseFlag::kNoHealthyUpstream);
       return LocalReply(503, "no_healthy_upstream", "no healthy upstream");
     }
   }
   a.endpoint = host_->address, a.workload = host_->endpoint.workload, a.version = host_->endpoint.version;
   a.host_ejected = host_->cell->ejected.load(std::memory_order_relaxed);
-  record_.upstream_host = host_->address;
+  record_->upstream_host = host_->address;
   attempt_open_ = holds_host_ = true;
   attempt_started_ns_ = core_->loop()->now();
   tried_.push_back(host_->cell.get());
@@ -130,7 +130,7 @@ void Exchange::NoResponse() {
   base::Cells& cells = base::Cells::Local();
   switch (stream_.failure) {
     case Failure::kOverflow:
-      record_.flags.Set(ResponseFlag::kUpstreamOverflow);
+      record_->flags.Set(ResponseFlag::kUpstreamOverflow);
       overloaded_ = true;
       reset_reason_ = "overflow";
       EndAttempt("overflow", stream_.failure_detail, nullptr);
@@ -142,7 +142,7 @@ void Exchange::NoResponse() {
     case Failure::kTls:
       r.kind = cluster::TryResult::kConnectFailure;
       reset_reason_ = "remote connection failure";
-      if (stream_.failure == Failure::kTls) record_.upstream_transport_failure = stream_.failure_detail;
+      if (stream_.failure == Failure::kTls) record_->upstream_transport_failure = stream_.failure_detail;
       host_->cell->cx_connect_fail.fetch_add(1, std::memory_order_relaxed);
       if (stream_.failure == Failure::kTls) {
         scratch_ = "tls_";
@@ -191,16 +191,16 @@ void Exchange::NoResponse() {
 
 void Exchange::SendRequestHead() {
   head_sent_ = true;
-  AttemptRecord& a = record_.attempts[record_.attempt_count - 1];
+  AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.connection_reused = stream_.reused, a.connect_ns = static_cast<int64_t>(stream_.connect_ns);
-  record_.upstream_local = stream_.conn->local_address();
-  record_.upstream_protocol = stream_.conn->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
+  record_->upstream_local = stream_.conn->local_address();
+  record_->upstream_protocol = stream_.conn->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
   if (const tls::Engine* e = stream_.conn->transport().tls()) {
-    record_.upstream_tls_version = e->version();
-    if (e->peer()) record_.upstream_peer_identity = e->peer()->spiffe_id;
+    record_->upstream_tls_version = e->version();
+    if (e->peer()) record_->upstream_peer_identity = e->peer()->spiffe_id;
   }
   if (found_.vhost->include_request_attempt_count) {
-    down_.head.Set(Token::kEnvoyAttemptCount, std::to_string(record_.attempt_count));
+    down_.head.Set(Token::kEnvoyAttemptCount, std::to_string(record_->attempt_count));
   }
   if (expects_100_) {
     expects_100_ = false;
@@ -213,7 +213,7 @@ void Exchange::SendRequestHead() {
   stream_.conn->codec().SendHead(stream_.id, down_.head, end);
   stream_.conn->MarkDirty();
   request_sent_ = end;
-  if (end) record_.upstream_tx_ns = Since();
+  if (end) record_->upstream_tx_ns = Since();
 }
 
 void Exchange::PumpRequest() {
@@ -226,7 +226,7 @@ void Exchange::PumpRequest() {
     if (n == 0) return;
     bool last = n == again_.size() && ended && !trailers && down_.body.empty();
     up.SendBody(stream_.id, again_, n, last);
-    record_.upstream_tx_bytes += n;
+    record_->upstream_tx_bytes += n;
     request_sent_ = last;
     stream_.conn->MarkDirty();
   }
@@ -243,7 +243,7 @@ void Exchange::PumpRequest() {
     }
     bool last = n == down_.body.size() && ended && !trailers;
     up.SendBody(stream_.id, down_.body, n, last);
-    record_.upstream_tx_bytes += n;
+    record_->upstream_tx_bytes += n;
     request_sent_ = last;
     stream_.conn->MarkDirty();
     conn_->Consumed(id_, n);
@@ -257,17 +257,17 @@ void Exchange::PumpRequest() {
     stream_.conn->MarkDirty();
     request_sent_ = true;
   }
-  if (request_sent_) record_.upstream_tx_ns = Since();
+  if (request_sent_) record_->upstream_tx_ns = Since();
 }
 
 void Exchange::OnResponseHead() {
   In& in = stream_.in;
   try_timer_.Cancel();
   auto status = static_cast<uint16_t>(http::ParseStatus(in.head.Value(Token::kStatus)));
-  AttemptRecord& a = record_.attempts[record_.attempt_count - 1];
+  AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.status = status;
-  record_.upstream_first_rx_ns = Since();
-  record_.upstream_service_ns = static_cast<int64_t>(core_->loop()->now() - attempt_started_ns_);
+  record_->upstream_first_rx_ns = Since();
+  record_->upstream_service_ns = static_cast<int64_t>(core_->loop()->now() - attempt_started_ns_);
   if (replayable_ && !upgrade_) {
     cluster::TryResult r;
     r.status = status, r.headers = &in.head;
@@ -279,7 +279,7 @@ void Exchange::OnResponseHead() {
       ReleaseStream();
       return;
     }
-    if (record_.attempt_count > 1 && status < 500 && grpc <= 0) {
+    if (record_->attempt_count > 1 && status < 500 && grpc <= 0) {
       base::Cells::Local().Add(cluster_->stats.rq_retry_success);
       entry_->cells->retry_success.fetch_add(1, std::memory_order_relaxed);
     }
@@ -294,7 +294,7 @@ void Exchange::OnResponseHead() {
   PrepareResponseHead(in.head);
   bool end = (in.bits & In::kEnd) && in.body.empty() && !(in.bits & In::kTrailers) && !(upgrade_ && status / 100 == 2);
   SendResponseHead(in.head, end);
-  if (record_.websocket && status / 100 == 2) {
+  if (record_->websocket && status / 100 == 2) {
     base::Cells::Local().Add(conn_->http_stats().cx_upgrades_total);
     base::Cells::Local().Add(conn_->http_stats().cx_upgrades_active);
   }
@@ -312,22 +312,22 @@ bool Exchange::Retry(const cluster::TryResult& result) {
     if (d.exhausted) {
       cells.Add(stats.rq_retry_limit_exceeded);
       entry_->cells->retry_limit_exceeded.fetch_add(1, std::memory_order_relaxed);
-      record_.flags.Set(ResponseFlag::kUpstreamRetryLimitExceeded);
+      record_->flags.Set(ResponseFlag::kUpstreamRetryLimitExceeded);
     }
     return false;
   }
   if (!breakers_->TryRetry(*thresholds_)) {
     cells.Add(stats.rq_retry_overflow);
-    record_.flags.Set(ResponseFlag::kUpstreamOverflow);
+    record_->flags.Set(ResponseFlag::kUpstreamOverflow);
     return false;
   }
   // Waiting helps a host that is busy. One that is not there is left at once when another has not been tried yet.
   using Kind = cluster::TryResult;
   bool absent = result.kind == Kind::kConnectFailure || result.kind == Kind::kResetBeforeRequest ||
                 (retry_.policy() == nullptr && result.kind == Kind::kReset);
-  if (absent && tried_.size() < record_.attempts[record_.attempt_count - 1].total_hosts) d.backoff_ns = 0;
+  if (absent && tried_.size() < record_->attempts[record_->attempt_count - 1].total_hosts) d.backoff_ns = 0;
   holds_retry_ = true;
-  ++record_.retries;
+  ++record_->retries;
   cells.Add(stats.rq_retry);
   phase_ = Phase::kBackoff;
   core_->loop()->Arm(&wait_timer_, d.backoff_ns);
@@ -351,12 +351,12 @@ void Exchange::AttemptFailed(cluster::TryResult result, ResponseFlag flag, const
 }
 
 void Exchange::FinalFailure(ResponseFlag flag, cluster::TryResult::Kind kind, const std::string& detail) {
-  record_.flags.Set(flag);
+  record_->flags.Set(flag);
   if (kind == cluster::TryResult::kPerTryTimeout) {
     return LocalReply(504, "upstream_per_try_timeout", "upstream request timeout");
   }
   std::string body = "upstream connect error or disconnect/reset before headers. ";
-  if (record_.attempt_count > 1) body += "retried and the latest ";
+  if (record_->attempt_count > 1) body += "retried and the latest ";
   body += "reset reason: ";
   body += reset_reason_;
   std::string details = "upstream_reset_before_response_started{";
@@ -375,7 +375,7 @@ void Exchange::FinalFailure(ResponseFlag flag, cluster::TryResult::Kind kind, co
 void Exchange::EndAttempt(const char* outcome, const std::string& detail, const cluster::Outcome* report) {
   if (!attempt_open_) return;
   attempt_open_ = false;
-  AttemptRecord& a = record_.attempts[record_.attempt_count - 1];
+  AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.duration_ns = static_cast<int64_t>(core_->loop()->now() - attempt_started_ns_);
   a.outcome = outcome;
   a.detail = detail;

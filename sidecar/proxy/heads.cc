@@ -98,7 +98,7 @@ void Exchange::PrepareRequestHead() {
   const char* scheme = conn_->tls() ? "https" : "http";
   if (!hcm.scheme_override.empty()) scheme = hcm.scheme_override.c_str();
   if (!head.Has(Token::kScheme) || !hcm.scheme_override.empty()) {
-    if (!upgrade_ || record_.websocket) head.Set(Token::kScheme, scheme);
+    if (!upgrade_ || record_->websocket) head.Set(Token::kScheme, scheme);
   }
   if (hcm.strip_any_host_port || hcm.strip_matching_host_port) {
     auto parsed = http::ParseAuthority(head.Value(Token::kAuthority));
@@ -134,7 +134,7 @@ void Exchange::PrepareRequestHead() {
       std::string_view last = comma == std::string_view::npos ? list : list.substr(comma + 1);
       while (!last.empty() && last.front() == ' ') last.remove_prefix(1);
       while (!last.empty() && last.back() == ' ') last.remove_suffix(1);
-      if (auto ip = model::Ip::Parse(last)) record_.downstream_remote = model::Address::FromIp(*ip, 0).ToString();
+      if (auto ip = model::Ip::Parse(last)) record_->downstream_remote = model::Address::FromIp(*ip, 0).ToString();
     }
   }
   if (hcm.add_user_agent && !head.Has(Token::kUserAgent) && !core_->options().service_cluster.empty()) {
@@ -146,7 +146,7 @@ void Exchange::PrepareRequestHead() {
     char id[http::kUuidLength];
     head.Set(Token::kXRequestId, http::NewUuid4(id));
   }
-  record_.request_id = head.Value(Token::kXRequestId);
+  record_->request_id = head.Value(Token::kXRequestId);
   TraceHead();
   if (!hcm.via.empty()) head.Add(Token::kVia, hcm.via);
   grpc_timeout_ns_ = grpc_ ? ParseGrpcTimeout(head.Value(Token::kGrpcTimeout)) : 0;
@@ -162,16 +162,16 @@ void Exchange::TraceHead() {
   const auto& tracing = conn_->hcm().tracing;
   auto parent = http::ParseTraceparent(head.Value(Token::kTraceparent));
   if (parent) {
-    PutBytes(parent->span_id, record_.parent_span_id);
+    PutBytes(parent->span_id, record_->parent_span_id);
     trace_ = parent->Child();
   } else {
     bool sampled = !tracing || core_->random().Double() * 100 < std::min(tracing->random_sampling, tracing->overall_sampling);
     trace_ = http::TraceContext::NewRoot(sampled);
     head.Remove(Token::kTracestate);
   }
-  PutBytes(trace_.trace_hi, record_.trace_id), PutBytes(trace_.trace_lo, record_.trace_id + 8);
-  PutBytes(trace_.span_id, record_.span_id);
-  record_.sampled = trace_.sampled();
+  PutBytes(trace_.trace_hi, record_->trace_id), PutBytes(trace_.trace_lo, record_->trace_id + 8);
+  PutBytes(trace_.span_id, record_->span_id);
+  record_->sampled = trace_.sampled();
   char text[http::kTraceparentLength];
   head.Set(Token::kTraceparent, http::FormatTraceparent(trace_, text));
 }
@@ -250,12 +250,12 @@ void Exchange::PrepareResponseHead(http::HeaderMap& head) {
   bool upstream = source_ == &stream_.in;
   if (upstream) {
     char text[24];
-    auto n = std::to_chars(text, text + sizeof text, record_.upstream_service_ns / static_cast<int64_t>(base::kMs));
+    auto n = std::to_chars(text, text + sizeof text, record_->upstream_service_ns / static_cast<int64_t>(base::kMs));
     head.Set(Token::kEnvoyUpstreamServiceTime, std::string_view(text, static_cast<size_t>(n.ptr - text)));
   }
   if (cluster_ || found_.route) ApplyResponseMutations(head);
   if (found_.vhost && found_.vhost->include_attempt_count_in_response && cluster_) {
-    head.Set(Token::kEnvoyAttemptCount, std::to_string(record_.attempt_count));
+    head.Set(Token::kEnvoyAttemptCount, std::to_string(record_->attempt_count));
   }
   if (!head.Has(Token::kDate)) head.Add(Token::kDate, http::HttpDate(core_->loop()->wall_now() / base::kSecond));
   switch (hcm.server_header) {
@@ -266,7 +266,7 @@ void Exchange::PrepareResponseHead(http::HeaderMap& head) {
     case Hcm::kPassThrough: break;
   }
   if (!hcm.via.empty()) head.Add(Token::kVia, hcm.via);
-  if (hcm.always_set_request_id_in_response && !record_.request_id.empty()) head.Set(Token::kXRequestId, record_.request_id);
+  if (hcm.always_set_request_id_in_response && !record_->request_id.empty()) head.Set(Token::kXRequestId, record_->request_id);
 }
 
 void Exchange::Capture(const http::HeaderMap& from, const std::vector<std::string>& names, http::HeaderMap& to) {
@@ -303,23 +303,23 @@ std::string Exchange::Expand(const std::string& format) {
     };
     if (op.starts_with("REQ(")) out += header(down_.head);
     else if (op.starts_with("RESP(")) out += header(source_ ? source_->head : reply_.head);
-    else if (op == "PROTOCOL") out += ProtocolText(record_.protocol);
-    else if (op == "RESPONSE_CODE") out += std::to_string(record_.status);
-    else if (op == "RESPONSE_FLAGS") out += record_.flags.empty() ? "-" : record_.flags.ToString();
-    else if (op == "RESPONSE_CODE_DETAILS") out += record_.detail;
+    else if (op == "PROTOCOL") out += ProtocolText(record_->protocol);
+    else if (op == "RESPONSE_CODE") out += std::to_string(record_->status);
+    else if (op == "RESPONSE_FLAGS") out += record_->flags.empty() ? "-" : record_->flags.ToString();
+    else if (op == "RESPONSE_CODE_DETAILS") out += record_->detail;
     else if (op == "LOCAL_REPLY_BODY") out += local_body_;
-    else if (op == "UPSTREAM_HOST") out += record_.upstream_host;
-    else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += record_.cluster;
-    else if (op == "ROUTE_NAME") out += record_.route;
-    else if (op == "DOWNSTREAM_REMOTE_ADDRESS") out += record_.downstream_remote;
-    else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_.downstream_remote);
-    else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") out += record_.downstream_direct_remote;
-    else if (op == "DOWNSTREAM_LOCAL_ADDRESS") out += record_.downstream_local;
-    else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_.downstream_local);
+    else if (op == "UPSTREAM_HOST") out += record_->upstream_host;
+    else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += record_->cluster;
+    else if (op == "ROUTE_NAME") out += record_->route;
+    else if (op == "DOWNSTREAM_REMOTE_ADDRESS") out += record_->downstream_remote;
+    else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_->downstream_remote);
+    else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") out += record_->downstream_direct_remote;
+    else if (op == "DOWNSTREAM_LOCAL_ADDRESS") out += record_->downstream_local;
+    else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_->downstream_local);
     else if (op == "DOWNSTREAM_LOCAL_PORT") out += std::to_string(conn_->destination().port);
-    else if (op == "DOWNSTREAM_PEER_URI_SAN") out += record_.peer_identity;
-    else if (op == "DOWNSTREAM_PEER_SUBJECT") out += record_.peer_subject;
-    else if (op == "REQUESTED_SERVER_NAME") out += record_.requested_server_name;
+    else if (op == "DOWNSTREAM_PEER_URI_SAN") out += record_->peer_identity;
+    else if (op == "DOWNSTREAM_PEER_SUBJECT") out += record_->peer_subject;
+    else if (op == "REQUESTED_SERVER_NAME") out += record_->requested_server_name;
     else if (op == "HOSTNAME") out += core_->options().hostname;
     else out += '-';
   }

@@ -45,7 +45,7 @@ using In = codec::Inbound;
 using http::Token;
 
 void Exchange::LocalReply(uint32_t status, std::string_view detail, std::string_view body, int grpc_status) {
-  record_.detail = detail;
+  record_->detail = detail;
   if (phase_ == Phase::kHead && !head_seen_) head_seen_ = true;
   wait_timer_.Cancel(), route_timer_.Cancel(), try_timer_.Cancel(), head_timer_.Cancel();
   phase_ = Phase::kReply;
@@ -84,8 +84,8 @@ void Exchange::LocalReply(uint32_t status, std::string_view detail, std::string_
   if (overloaded_) head.Add(Token::kEnvoyOverloaded, "true");
   // The application was not reached at all: the caller's sidecar may ask another instance, whatever the method (its route
   // has this header among the retriable ones).
-  if (record_.direction == Direction::kInbound && record_.flags.Has(ResponseFlag::kUpstreamConnectionFailure) &&
-      !record_.flags.Has(ResponseFlag::kUpstreamConnectionTermination) && !record_.flags.Has(ResponseFlag::kUpstreamRemoteReset)) {
+  if (record_->direction == Direction::kInbound && record_->flags.Has(ResponseFlag::kUpstreamConnectionFailure) &&
+      !record_->flags.Has(ResponseFlag::kUpstreamConnectionTermination) && !record_->flags.Has(ResponseFlag::kUpstreamRemoteReset)) {
     head.Add("x-weft-undelivered", "true");
   }
   if (reply_headers_) {

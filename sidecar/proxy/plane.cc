@@ -98,11 +98,13 @@ size_t DataPlane::DrainRecords(const std::function<void(Record&)>& fn) {
   for (auto& w : workers_) {
     // No more than what was there at the start: main has other things to do as well.
     for (size_t left = w->records().size(); left > 0; --left, ++n) {
-      Record* r = w->records().Front();
-      if (!r) break;
+      std::unique_ptr<Record>* slot = w->records().Front();
+      if (!slot) break;
+      std::unique_ptr<Record> r = std::move(*slot);
+      w->records().Pop();
       fn(*r);
       r->Reset();
-      w->records().Pop();
+      w->free_records().Push(r);  // full: this one is not needed again
     }
   }
   return n;

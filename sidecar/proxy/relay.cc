@@ -22,10 +22,11 @@ void Relay::Start() {
   base::Cells& cells = base::Cells::Local();
   cells.Add(stats_.cx_total);
   cells.Add(stats_.cx_active);
-  conn_->Describe(record_);
-  record_.start_unix_ns = core_->loop()->wall_now();
-  record_.stat_prefix = config_.stat_prefix;
-  record_.access_logs = config_.access_logs ? config_.access_logs : conn_->listener().config->access_logs;
+  record_ = core_->NewRecord();
+  conn_->Describe(*record_);
+  record_->start_unix_ns = core_->loop()->wall_now();
+  record_->stat_prefix = config_.stat_prefix;
+  record_->access_logs = config_.access_logs ? config_.access_logs : conn_->listener().config->access_logs;
   if (config_.max_duration_ns) core_->loop()->Arm(&duration_timer_, config_.max_duration_ns);
   if (config_.idle_timeout_ns) core_->loop()->Arm(&idle_timer_, config_.idle_timeout_ns);
   snapshot_ = core_->Snapshot();
@@ -38,7 +39,7 @@ void Relay::Start() {
       r -= w.weight;
     }
   }
-  record_.cluster = name;
+  record_->cluster = name;
   using NameIndex = model::NameMap<uint32_t>;
   const NameIndex* index = snapshot_->cluster_index.get();
   auto it = index ? index->find(name) : NameIndex::const_iterator();
@@ -49,9 +50,9 @@ void Relay::Start() {
   entry_ = snapshot_->clusters[it->second];
   cluster_ = core_->clusters().Get(entry_);
   ++cluster_->refs;
-  record_.policy = entry_->config->weft.policy, record_.policy_revision = entry_->config->weft.revision;
+  record_->policy = entry_->config->weft.policy, record_->policy_revision = entry_->config->weft.revision;
   if (!entry_->config->service.empty()) {
-    record_.destination_service = entry_->config->service, record_.destination_namespace = entry_->config->service_namespace;
+    record_->destination_service = entry_->config->service, record_->destination_namespace = entry_->config->service_namespace;
   }
   Connect();
   Wake();
@@ -59,9 +60,9 @@ void Relay::Start() {
 
 void Relay::Connect() {
   base::Cells& cells = base::Cells::Local();
-  auto& attempts = record_.attempts;
-  if (record_.attempt_count == attempts.size()) attempts.emplace_back();
-  AttemptRecord& a = attempts[record_.attempt_count++];
+  auto& attempts = record_->attempts;
+  if (record_->attempt_count == attempts.size()) attempts.emplace_back();
+  AttemptRecord& a = attempts[record_->attempt_count++];
   a = {};
   attempt_ns_ = core_->loop()->now();
   a.start_offset_ns = static_cast<int64_t>(attempt_ns_ - started_ns_);
@@ -91,7 +92,7 @@ void Relay::Connect() {
   }
   a.endpoint = host_->address, a.workload = host_->endpoint.workload, a.version = host_->endpoint.version;
   a.host_ejected = host_->cell->ejected.load(std::memory_order_relaxed);
-  record_.upstream_host = host_->address;
+  record_->upstream_host = host_->address;
   tried_.push_back(host_->cell.get());
   if (!cluster_->AcquireConnection()) {
     a.outcome = "overflow", a.detail = "max_connections";
@@ -131,12 +132,12 @@ void Relay::DropUpstream(bool abort) {
 
 void Relay::ConnectFailed(Failure failure, const std::string& detail) {
   base::Cells& cells = base::Cells::Local();
-  AttemptRecord& a = record_.attempts[record_.attempt_count - 1];
+  AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.duration_ns = static_cast<int64_t>(core_->loop()->now() - attempt_ns_);
   a.outcome = upstream::FailureOutcome(failure);
   if (failure == Failure::kTls) {
     a.outcome = core_->Intern("tls_" + detail.substr(0, detail.find(':')));
-    record_.upstream_transport_failure = detail;
+    record_->upstream_transport_failure = detail;
   }
   a.detail = detail;
   cells.Add(failure == Failure::kConnectTimeout ? cluster_->stats.pool.cx_connect_timeout : cluster_->stats.pool.cx_connect_fail);
@@ -148,11 +149,11 @@ void Relay::ConnectFailed(Failure failure, const std::string& detail) {
     cluster::Report(*entry_, *host_, o, core_->loop()->now());
     // Nothing has been said to the host: another one may be tried, as with requests, two times unless more is configured.
     uint32_t most = config_.max_connect_attempts > 1 ? config_.max_connect_attempts : 3;
-    if (record_.attempt_count < most && entry_->hosts && entry_->hosts->hosts().size() > 1) {
-      ++record_.retries;
+    if (record_->attempt_count < most && entry_->hosts && entry_->hosts->hosts().size() > 1) {
+      ++record_->retries;
       return Connect();
     }
-    if (record_.attempt_count > 1) record_.flags.Set(ResponseFlag::kUpstreamRetryLimitExceeded);
+    if (record_->attempt_count > 1) record_->flags.Set(ResponseFlag::kUpstreamRetryLimitExceeded);
     cells.Add(cluster_->stats.cx_connect_attempts_exceeded);
   }
   Fail(ResponseFlag::kUpstreamConnectionFailure, "upstream_connection_failure");
@@ -166,7 +167,7 @@ void Relay::OnReady(uint32_t events) {
     int error = upstream::ConnectResult(up_.fd());
     if (error == EINPROGRESS) return;
     if (error) return ConnectFailed(upstream::FailureOf(error), upstream::ErrnoText(error));
-    record_.upstream_local = upstream::LocalAddress(up_.fd());
+    record_->upstream_local = upstream::LocalAddress(up_.fd());
     if (entry_->tls) {
       state_ = State::kHandshake;
       up_.StartTls(entry_->tls, tls::Engine::kClient);
@@ -188,8 +189,8 @@ void Relay::OnReady(uint32_t events) {
       return;
     }
     base::Cells::Local().Add(cluster_->stats.pool.ssl_handshake);
-    record_.upstream_tls_version = up_.tls()->version();
-    if (up_.tls()->peer()) record_.upstream_peer_identity = up_.tls()->peer()->spiffe_id;
+    record_->upstream_tls_version = up_.tls()->version();
+    if (up_.tls()->peer()) record_->upstream_peer_identity = up_.tls()->peer()->spiffe_id;
     Connected();
   }
   if (events & io::kWritable) core_->loop()->Schedule(io::Beat::kFlush, &flush_);
@@ -199,7 +200,7 @@ void Relay::OnReady(uint32_t events) {
 void Relay::Connected() {
   state_ = State::kOpen;
   timer_.Cancel();
-  AttemptRecord& a = record_.attempts[record_.attempt_count - 1];
+  AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.connect_ns = static_cast<int64_t>(core_->loop()->now() - attempt_ns_);
   a.outcome = "ok";
   base::Cells::Local().Record(cluster_->stats.pool.cx_connect_ms, static_cast<uint64_t>(a.connect_ns) / 1000);
@@ -227,15 +228,15 @@ void Relay::Pump() {
   if (up_.unsent() + down.in.size() < (open ? kWindow : kBeforeOpen)) {
     down.Read(open ? kWindow : kBeforeOpen);
     if (size_t n = down.in.size()) {
-      record_.request_bytes += n;
+      record_->request_bytes += n;
       cells.Add(stats_.rx_bytes, n);
       up_.out.Move(down.in);
       moved = true;
     }
   }
   if (down.broken()) {
-    record_.flags.Set(ResponseFlag::kDownstreamConnectionTermination);
-    record_.connection_termination = record_.detail = "downstream_reset";
+    record_->flags.Set(ResponseFlag::kDownstreamConnectionTermination);
+    record_->connection_termination = record_->detail = "downstream_reset";
     DropUpstream(true);
     return End(true);
   }
@@ -246,8 +247,8 @@ void Relay::Pump() {
   if (down.unsent() < kWindow) {
     up_.Read(kWindow);
     if (size_t n = up_.in.size()) {
-      if (record_.upstream_first_rx_ns < 0) record_.upstream_first_rx_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
-      record_.response_bytes += n;
+      if (record_->upstream_first_rx_ns < 0) record_->upstream_first_rx_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
+      record_->response_bytes += n;
       cells.Add(stats_.tx_bytes, n);
       down.out.Move(up_.in);
       conn_->MarkDirty();
@@ -256,8 +257,8 @@ void Relay::Pump() {
   }
   if (up_.broken()) {
     // What came before the reset may still be read by the client; then it sees a reset too.
-    record_.flags.Set(ResponseFlag::kUpstreamConnectionTermination);
-    record_.connection_termination = record_.detail = "upstream_reset";
+    record_->flags.Set(ResponseFlag::kUpstreamConnectionTermination);
+    record_->connection_termination = record_->detail = "upstream_reset";
     down.Write();
     return End(true);
   }
@@ -284,8 +285,8 @@ void Relay::FlushUpstream() {
 }
 
 void Relay::Fail(ResponseFlag flag, const char* detail) {
-  record_.flags.Set(flag);
-  record_.detail = detail;
+  record_->flags.Set(flag);
+  record_->detail = detail;
   End(true);
 }
 
@@ -297,22 +298,22 @@ void Relay::OnIdle() {
   uint64_t now = core_->loop()->now(), due = last_activity_ns_ + config_.idle_timeout_ns;
   if (now < due) return core_->loop()->Arm(&idle_timer_, due - now);
   base::Cells::Local().Add(stats_.idle_timeout);
-  record_.flags.Set(ResponseFlag::kStreamIdleTimeout);
-  record_.detail = record_.connection_termination = "idle_timeout";
+  record_->flags.Set(ResponseFlag::kStreamIdleTimeout);
+  record_->detail = record_->connection_termination = "idle_timeout";
   End(false);
 }
 
 void Relay::OnDuration() {
-  record_.flags.Set(ResponseFlag::kDurationTimeout);
-  record_.detail = record_.connection_termination = "max_downstream_connection_duration";
+  record_->flags.Set(ResponseFlag::kDurationTimeout);
+  record_->detail = record_->connection_termination = "max_downstream_connection_duration";
   End(false);
 }
 
 void Relay::OnDownstreamGone() {
   if (finished_) return;
-  if (record_.flags.empty() && !conn_->transport().eof()) {
-    record_.flags.Set(ResponseFlag::kDownstreamConnectionTermination);
-    if (record_.detail.empty()) record_.detail = "downstream_closed";
+  if (record_->flags.empty() && !conn_->transport().eof()) {
+    record_->flags.Set(ResponseFlag::kDownstreamConnectionTermination);
+    if (record_->detail.empty()) record_->detail = "downstream_closed";
   }
   End(false);
 }
@@ -324,8 +325,8 @@ void Relay::End(bool abort_downstream) {
   state_ = State::kDone;
   idle_timer_.Cancel(), duration_timer_.Cancel();
   pump_.Unlink();
-  if (record_.attempt_count) {
-    AttemptRecord& a = record_.attempts[record_.attempt_count - 1];
+  if (record_->attempt_count) {
+    AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
     if (a.duration_ns == 0) a.duration_ns = static_cast<int64_t>(core_->loop()->now() - attempt_ns_);
     if (*a.outcome == 0) a.outcome = "cancelled";
   }
@@ -333,9 +334,9 @@ void Relay::End(bool abort_downstream) {
   if (cluster_) --cluster_->refs;
   cluster_ = nullptr;
   base::Cells::Local().Sub(stats_.cx_active);
-  record_.duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
-  record_.upstream_tx_bytes = record_.request_bytes, record_.upstream_rx_bytes = record_.response_bytes;
-  core_->Finish(record_);
+  record_->duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
+  record_->upstream_tx_bytes = record_->request_bytes, record_->upstream_rx_bytes = record_->response_bytes;
+  core_->Finish(std::move(record_));
   snapshot_.Reset();
   if (conn_->gone()) return;
   if (abort_downstream) conn_->AbortNow();

@@ -54,7 +54,7 @@ class Relay final : public io::Handler {
   std::shared_ptr<const cluster::Host> pseudo_host_;
   std::vector<const cluster::HostCell*> tried_;
   upstream::Transport up_;
-  Record record_;
+  std::unique_ptr<Record> record_;
   upstream::MemberTask<Relay, &Relay::Pump> pump_{this};
   upstream::MemberTask<Relay, &Relay::FlushUpstream> flush_{this};
   upstream::MemberTimer<Relay, &Relay::OnTimer> timer_{this};       // connect

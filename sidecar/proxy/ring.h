@@ -1,7 +1,7 @@
-// A bounded single-producer single-consumer ring of slots that keep their memory: the producer swaps a filled value
-// into a slot and gets the slot's old (cleared) one back, so that strings and vectors are reused and a steady flow
-// allocates nothing. Full: the value is dropped and counted.
-// Threads: one producer (a worker), one consumer (main).
+// A bounded single-producer single-consumer ring: values are swapped into slots and moved out. Two of them, one each
+// way, carry records to main and back, so that strings and vectors are reused and a steady flow allocates nothing.
+// Full: the value stays with the producer and is counted as dropped.
+// Threads: one producer, one consumer.
 #pragma once
 
 #include <atomic>
@@ -17,7 +17,7 @@ class Ring {
  public:
   explicit Ring(size_t capacity_power_of_two) : slots_(capacity_power_of_two), mask_(capacity_power_of_two - 1) {}
 
-  // Producer. On success `value` holds an old slot (call Reset on it); on failure it is unchanged.
+  // Producer. On success `value` holds what the slot held; on failure it is unchanged.
   bool Push(T& value) {
     uint64_t head = head_.load(std::memory_order_relaxed);
     if (head - tail_.load(std::memory_order_acquire) > mask_) {

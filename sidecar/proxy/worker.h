@@ -31,7 +31,9 @@ class Worker {
   // From another worker: an accepted connection that is better served here.
   void HandOver(int fd, const std::string& listener, const model::Address& peer);
 
-  Ring<Record>& records() { return records_; }
+  // Finished records to main, and read ones back for reuse.
+  Ring<std::unique_ptr<Record>>& records() { return records_; }
+  Ring<std::unique_ptr<Record>>& free_records() { return free_records_; }
   uint64_t active_connections() const { return connections_.load(std::memory_order_relaxed); }
   uint64_t active_requests() const { return requests_.load(std::memory_order_relaxed); }
   io::Loop& loop() { return *loop_; }
@@ -43,7 +45,7 @@ class Worker {
   const PlaneOptions& options_;  // the plane's
   const uint32_t index_;
   const std::vector<std::unique_ptr<Worker>>& peers_;
-  Ring<Record> records_;
+  Ring<std::unique_ptr<Record>> records_, free_records_;
   std::atomic<uint64_t> connections_{0}, requests_{0};
   std::unique_ptr<io::Loop> loop_;
   std::unique_ptr<WorkerCore> core_;
