@@ -161,7 +161,8 @@ struct Server::Tcp final : io::Handler {
     }
     if (io::WriteFrom(fd.get(), out).error) return Close();
     if (eof && in_flight == 0 && out.empty()) return Close();
-    if (readable && in_flight < kMaxTcpInFlight) server->loop_->Schedule(io::Beat::kAdvance, &act);
+    // Answers that wait for the client's window are not work: its reading makes the socket writable and runs us.
+    if (readable && in_flight < kMaxTcpInFlight && out.size() < kMaxTcpOut) server->loop_->Schedule(io::Beat::kAdvance, &act);
   }
   void Send(const std::string& packet) {
     char length[2] = {static_cast<char>(packet.size() >> 8), static_cast<char>(packet.size())};

@@ -201,6 +201,19 @@ TEST(Engine, OptionalClientCertificateGivesNoIdentity) {
   EXPECT_FALSE(l.server.peer());
 }
 
+TEST(Engine, WithoutRootsThePeerHasNoIdentity) {
+  World w;
+  ContextConfig client, server = w.server;
+  server.trusted_ca_pem.clear(), server.spiffe = false;
+  client.certificate_chain_pem = w.client.certificate_chain_pem, client.private_key_pem = w.client.private_key_pem;
+  Link l(ClientContext(client), ServerContext(server));  // the server insists on a certificate, but can judge none
+  l.Run();
+  EXPECT_EQ(l.client.state(), Engine::State::kOpen) << l.client.failure_detail();
+  EXPECT_EQ(l.server.state(), Engine::State::kOpen) << l.server.failure_detail();
+  EXPECT_FALSE(l.client.peer());
+  EXPECT_FALSE(l.server.peer());
+}
+
 TEST(Engine, PlaintextIsRefused) {
   World w;
   Engine server(ServerContext(w.server), Engine::kServer);
