@@ -181,12 +181,22 @@ class Impl final : public Insight {
     return Answer(TracesJson(*traces));
   }
 
+  // By id: the last hour first, all that is stored only when the id is older (or began near the hour's edge).
+  base::Result<std::vector<Event>> Find(EventQuery q) {
+    int64_t hour_ago = NowNs() - 3'600 * kSecondNs;
+    q.from_ns = hour_ago;
+    auto found = store_->Events(q);
+    if (!found || (!found->empty() && found->front().start_ns > hour_ago + 600 * kSecondNs)) return found;
+    q.from_ns = 0;
+    return store_->Events(q);
+  }
+
   Response Trace(std::string id) {
     std::transform(id.begin(), id.end(), id.begin(), [](unsigned char c) { return static_cast<char>(tolower(c)); });
     if (id.size() != 32 || id.find_first_not_of("0123456789abcdef") != std::string::npos) {
       return ErrorResponse(400, "a trace id is 32 hex digits");
     }
-    auto events = store_->Events({.trace_id = id, .limit = kMaxHops});
+    auto events = Find({.trace_id = id, .limit = kMaxHops});
     if (!events) return Refuse(events.error());
     auto spans = store_->Spans(id, kMaxHops);
     if (!spans) return Refuse(spans.error());
@@ -199,7 +209,7 @@ class Impl final : public Insight {
     std::string id = given, lower = given;
     std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return static_cast<char>(tolower(c)); });
     std::vector<Event> events;
-    auto by_request = store_->Events({.request_id = id, .limit = 1'000});
+    auto by_request = Find({.request_id = id, .limit = 1'000});
     if (!by_request) return Refuse(by_request.error());
     std::string trace;
     for (const Event& e : *by_request) {
@@ -208,7 +218,7 @@ class Impl final : public Insight {
     if (by_request->empty()) trace = id = lower;
     std::vector<Span> spans;
     if (!trace.empty()) {
-      auto all = store_->Events({.trace_id = trace, .limit = kMaxHops});
+      auto all = Find({.trace_id = trace, .limit = kMaxHops});
       if (!all) return Refuse(all.error());
       events = *std::move(all);
       auto s = store_->Spans(trace, kMaxHops);
