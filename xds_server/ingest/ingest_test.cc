@@ -38,6 +38,7 @@ class FakeStore final : public Store {
   base::Result<std::vector<Span>> Spans(const std::string&, size_t) override { return std::vector<Span>(); }
   base::Result<std::vector<TraceSummary>> Traces(const TraceQuery&) override { return std::vector<TraceSummary>(); }
   base::Result<std::vector<Cell>> Cells(int64_t, int64_t) override { return std::vector<Cell>(); }
+  base::Result<std::vector<std::pair<int64_t, Cell>>> CellsBySecond(int64_t, int64_t) override { return std::vector<std::pair<int64_t, Cell>>(); }
   base::Status Seal(int64_t) override { return base::Ok{}; }
   base::Status Retain(int64_t) override { return base::Ok{}; }
 

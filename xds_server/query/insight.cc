@@ -54,6 +54,7 @@ class Impl final : public Insight {
   ~Impl() override {
     otlp_.reset();
     pipeline_.reset();  // commits what is queued
+    if (seeding_.joinable()) seeding_.join();
   }
 
   base::Status Begin(const InsightOptions& options) {
@@ -63,14 +64,17 @@ class Impl final : public Insight {
     std::thread([&] {
       LowerPriority();
       store = OpenDuckDbStore({.directory = options.directory});
-      if (!store) return;
-      // The last minutes again into memory, so that the map does not restart empty.
-      int64_t now = NowNs();
-      auto recent = (*store)->Events({.from_ns = now - live_.seconds() * kSecondNs, .limit = 300'000});
-      if (recent) live_.Add(*recent, now);
     }).join();
     if (!store) return store.error();
     store_ = *std::move(store);
+    // The last minutes again into memory, so that the map does not restart empty; ingest need not wait for it. What is
+    // committed from here on the pipeline counts itself.
+    int64_t start = NowNs();
+    seeding_ = std::thread([this, start] {
+      LowerPriority();
+      auto recent = store_->CellsBySecond(start - live_.seconds() * kSecondNs, start / 1'000'000);
+      if (recent) live_.Seed(*recent, NowNs());
+    });
     pipeline_ = std::make_unique<Pipeline>(store_.get(), &live_, PipelineOptions{.retain_hours = options.retain_hours});
     service_ = MakeTelemetryService(pipeline_.get(), &drops_, &counters_);
     auto otlp = OtlpServer::Start(options.otlp_grpc_address, options.otlp_http_address, pipeline_.get(), &counters_);
@@ -248,6 +252,7 @@ class Impl final : public Insight {
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<OtlpServer> otlp_;
+  std::thread seeding_;
 };
 
 }  // namespace

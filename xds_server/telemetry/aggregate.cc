@@ -35,13 +35,11 @@ SeriesKey SeriesOf(const Event& e) {
   return k;
 }
 
-uint32_t Live::SeriesId(const Event& e) {
-  SeriesKey k = SeriesOf(e);
+uint32_t Live::SeriesId(SeriesKey k) {
   std::string flat = Flat(k);
   if (auto it = ids_.find(flat); it != ids_.end()) return it->second;
   if (keys_.size() >= max_series_) {
-    k = {};
-    k.direction = e.direction;
+    k = SeriesKey{.direction = k.direction};
     k.source = k.destination = "(other)";
     flat = Flat(k);
     if (auto it = ids_.find(flat); it != ids_.end()) return it->second;
@@ -72,6 +70,28 @@ void Live::Trim(int64_t now_s) {
   for (size_t i = 0; i < keys_.size(); ++i) ids_.emplace(Flat(keys_[i]), static_cast<uint32_t>(i));
 }
 
+Cell& Live::At(int64_t second, uint32_t series, Outcome outcome, uint16_t bucket) {
+  auto it = std::lower_bound(slots_.begin(), slots_.end(), second, [](const Slot& s, int64_t v) { return s.second < v; });
+  if (it == slots_.end() || it->second != second) it = slots_.insert(it, Slot{second, {}});
+  if (first_second_ == 0 || second < first_second_) first_second_ = second;
+  Cell& c = it->cells[Pack(series, outcome, bucket)];
+  c.outcome = outcome, c.bucket = bucket;
+  return c;
+}
+
+void Live::Seed(const std::vector<std::pair<int64_t, Cell>>& by_second, int64_t now_ns) {
+  int64_t now_s = now_ns / 1'000'000'000;
+  std::lock_guard lock(mu_);
+  Trim(now_s);
+  for (const auto& [at, cell] : by_second) {
+    int64_t second = std::min(at, now_s);
+    if (second <= now_s - seconds_) continue;
+    Cell& c = At(second, SeriesId(cell.key), cell.outcome, cell.bucket);
+    c.count += cell.count, c.retries += cell.retries;
+    c.request_bytes += cell.request_bytes, c.response_bytes += cell.response_bytes;
+  }
+}
+
 void Live::Add(const std::vector<Event>& events, int64_t now_ns) {
   int64_t now_s = now_ns / 1'000'000'000;
   std::lock_guard lock(mu_);
@@ -79,11 +99,7 @@ void Live::Add(const std::vector<Event>& events, int64_t now_ns) {
   for (const Event& e : events) {
     int64_t second = std::min(e.end_ns / 1'000'000'000, now_s);  // a clock ahead of ours counts as now
     if (second <= now_s - seconds_) continue;
-    auto it = std::lower_bound(slots_.begin(), slots_.end(), second, [](const Slot& s, int64_t v) { return s.second < v; });
-    if (it == slots_.end() || it->second != second) it = slots_.insert(it, Slot{second, {}});
-    if (first_second_ == 0 || second < first_second_) first_second_ = second;
-    Cell& c = it->cells[Pack(SeriesId(e), e.outcome, e.bucket)];
-    c.outcome = e.outcome, c.bucket = e.bucket;
+    Cell& c = At(second, SeriesId(SeriesOf(e)), e.outcome, e.bucket);
     ++c.count;
     c.retries += e.retries, c.request_bytes += e.request_bytes, c.response_bytes += e.response_bytes;
   }

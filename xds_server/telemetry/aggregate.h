@@ -39,6 +39,8 @@ class Live {
   explicit Live(int seconds = 300, size_t max_series = 10'000) : seconds_(seconds), max_series_(max_series) {}
 
   void Add(const std::vector<Event>& events, int64_t now_ns);
+  // What the store knows of the time before this start.
+  void Seed(const std::vector<std::pair<int64_t, Cell>>& by_second, int64_t now_ns);
   // Cells of the requests that ended in the last `window_s` seconds (at most `seconds`).
   std::vector<Cell> Window(int window_s, int64_t now_ns) const;
   // Seconds for which counts exist, at most `window_s`, at least 1: the divisor of a rate while the history is young.
@@ -51,7 +53,8 @@ class Live {
     int64_t second = 0;
     std::unordered_map<uint64_t, Cell> cells;  // (series, outcome, bucket) packed; Cell.key is empty here
   };
-  uint32_t SeriesId(const Event& e);
+  uint32_t SeriesId(SeriesKey key);
+  Cell& At(int64_t second, uint32_t series, Outcome outcome, uint16_t bucket);
   void Trim(int64_t now_s);
 
   const int seconds_;

@@ -149,6 +149,7 @@ class DuckStore final : public Store {
   Result<std::vector<insight::Span>> Spans(const std::string& trace_id, size_t limit) override;
   Result<std::vector<TraceSummary>> Traces(const TraceQuery& q) override;
   Result<std::vector<Cell>> Cells(int64_t from_ns, int64_t to_ns) override;
+  Result<std::vector<std::pair<int64_t, Cell>>> CellsBySecond(int64_t from_ns, int64_t committed_before_ms) override;
   Status Seal(int64_t now_ns) override;
   Status Retain(int64_t before_ns) override;
 
@@ -162,6 +163,8 @@ class DuckStore final : public Store {
   // Runs on a free reader; `read` consumes the rows while the deadline still counts.
   template <typename F>
   Status Read(const std::string& sql, const std::vector<Value>& values, F read);
+  template <typename F>
+  Status ReadCells(const char* second, const std::string& where, const std::vector<Value>& values, F take);
   void Watch();
   Status Prepare();
   Status DefineViews();
@@ -206,7 +209,7 @@ Status DuckStore::Open() {
       {"memory_limit", std::to_string(options_.memory_limit_mb) + "MB"},
       {"autoinstall_known_extensions", "false"},
       {"autoload_known_extensions", "false"},
-      {"checkpoint_threshold", "64MB"},
+      {"checkpoint_threshold", "16MB"},  // the log is read again at a start
       {"temp_directory", options_.directory + "/tmp"},
       {"max_temp_directory_size", "2GB"},
       {"preserve_insertion_order", "false"},
@@ -292,19 +295,33 @@ Status DuckStore::DefineViews() {
 }
 
 Status DuckStore::RebuildKnown() {
-  auto rows = writer_->Run(
-      "WITH recent AS (SELECT workload, epoch, number FROM events WHERE committed_ms >= "
-      "(SELECT max(committed_ms) FROM events) - ?), "
-      "runs AS (SELECT workload, epoch, number, "
-      "number - row_number() OVER (PARTITION BY workload, epoch ORDER BY number) AS run FROM recent) "
-      "SELECT workload, epoch, min(number), max(number) FROM runs GROUP BY workload, epoch, run",
-      {kResendWindowMs});
+  auto last = writer_->Run("SELECT max(committed_ms) FROM events");
+  if (!last) return last.error();
+  int64_t from = (*last)->Next() ? (*last)->Int(0) - kResendWindowMs : 0, now = NowMs();
+  last->reset();
+  auto rows = writer_->Run("SELECT workload, epoch, min(number), max(number), count(*) FROM events WHERE committed_ms >= ? GROUP BY ALL", {from});
   if (!rows) return rows.error();
-  int64_t now = NowMs();
+  std::vector<std::pair<std::string, std::string>> with_gaps;
   while ((*rows)->Next()) {
-    Known& k = known_[{std::string((*rows)->Text(0)), std::string((*rows)->Text(1))}];
-    k.numbers.AddRange(static_cast<uint64_t>((*rows)->Int(2)), static_cast<uint64_t>((*rows)->Int(3)));
-    k.used_ms = now;
+    auto key = std::make_pair(std::string((*rows)->Text(0)), std::string((*rows)->Text(1)));
+    uint64_t low = static_cast<uint64_t>((*rows)->Int(2)), high = static_cast<uint64_t>((*rows)->Int(3));
+    if (high - low + 1 == static_cast<uint64_t>((*rows)->Int(4))) {
+      known_[key].numbers.AddRange(low, high), known_[key].used_ms = now;
+    } else {
+      with_gaps.push_back(std::move(key));
+    }
+  }
+  rows->reset();
+  for (const auto& key : with_gaps) {
+    auto runs = writer_->Run(
+        "WITH runs AS (SELECT number, number - row_number() OVER (ORDER BY number) AS run FROM events "
+        "WHERE committed_ms >= ? AND workload = ? AND epoch = ?) SELECT min(number), max(number) FROM runs GROUP BY run",
+        {from, key.first, key.second});
+    if (!runs) return runs.error();
+    known_[key].used_ms = now;
+    while ((*runs)->Next()) {
+      known_[key].numbers.AddRange(static_cast<uint64_t>((*runs)->Int(0)), static_cast<uint64_t>((*runs)->Int(1)));
+    }
   }
   return Ok{};
 }
@@ -537,27 +554,42 @@ Result<std::vector<TraceSummary>> DuckStore::Traces(const TraceQuery& q) {
   return out;
 }
 
-Result<std::vector<Cell>> DuckStore::Cells(int64_t from_ns, int64_t to_ns) {
-  std::vector<Cell> out;
-  Status s = Read(
+template <typename F>
+Status DuckStore::ReadCells(const char* second, const std::string& where, const std::vector<Value>& values, F take) {
+  return Read(
       "SELECT direction, source, destination, protocol, version, destination_version, source_identity, "
       "destination_identity, tls_version, "
       "CASE outcome WHEN 6 THEN CASE WHEN policy <> '' THEN policy ELSE response_detail END WHEN 7 THEN "
       "CASE WHEN tls_failure <> '' THEN tls_failure ELSE response_detail END "
-      "ELSE '' END AS reason, outcome, bucket, count(*), CAST(sum(retries) AS BIGINT), "
+      "ELSE '' END AS reason, outcome, bucket, " + std::string(second) + " AS second, count(*), CAST(sum(retries) AS BIGINT), "
       "CAST(sum(request_bytes) AS BIGINT), CAST(sum(response_bytes) AS BIGINT) "
-      "FROM events_all WHERE end_ns >= ? AND end_ns < ? GROUP BY ALL LIMIT 1000000",
-      {from_ns, to_ns}, [&](const duck::Rows& r) {
-        Cell& c = out.emplace_back();
+      "FROM events_all WHERE " + where + " GROUP BY ALL LIMIT 1000000",
+      values, [&](const duck::Rows& r) {
+        Cell c;
         size_t i = 0;
         Get(r, i++, c.key.direction);
         for (std::string* t : {&c.key.source, &c.key.destination, &c.key.protocol, &c.key.version, &c.key.destination_version,
                                &c.key.source_identity, &c.key.destination_identity, &c.key.tls_version, &c.key.reason}) {
           *t = r.Text(i++);
         }
-        Get(r, i++, c.outcome), Get(r, i++, c.bucket), Get(r, i++, c.count), Get(r, i++, c.retries);
-        Get(r, i++, c.request_bytes), Get(r, i++, c.response_bytes);
+        Get(r, i++, c.outcome), Get(r, i++, c.bucket);
+        int64_t at = r.Int(i++);
+        Get(r, i++, c.count), Get(r, i++, c.retries), Get(r, i++, c.request_bytes), Get(r, i++, c.response_bytes);
+        take(at, std::move(c));
       });
+}
+
+Result<std::vector<Cell>> DuckStore::Cells(int64_t from_ns, int64_t to_ns) {
+  std::vector<Cell> out;
+  Status s = ReadCells("0", "end_ns >= ? AND end_ns < ?", {from_ns, to_ns}, [&](int64_t, Cell c) { out.push_back(std::move(c)); });
+  if (!s) return std::move(s.error()).In("cells");
+  return out;
+}
+
+Result<std::vector<std::pair<int64_t, Cell>>> DuckStore::CellsBySecond(int64_t from_ns, int64_t committed_before_ms) {
+  std::vector<std::pair<int64_t, Cell>> out;
+  Status s = ReadCells("end_ns // 1000000000", "end_ns >= ? AND committed_ms < ?", {from_ns, committed_before_ms},
+                       [&](int64_t second, Cell c) { out.emplace_back(second, std::move(c)); });
   if (!s) return std::move(s.error()).In("cells");
   return out;
 }

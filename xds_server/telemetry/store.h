@@ -67,6 +67,8 @@ class Store {
   virtual base::Result<std::vector<TraceSummary>> Traces(const TraceQuery& q) = 0;  // newest first
   // Counts by series, outcome and latency bucket of the requests that ended in [from, to).
   virtual base::Result<std::vector<Cell>> Cells(int64_t from_ns, int64_t to_ns) = 0;
+  // The same for each second since `from` (first: Unix seconds), of rows committed before a moment: fills Live at a start.
+  virtual base::Result<std::vector<std::pair<int64_t, Cell>>> CellsBySecond(int64_t from_ns, int64_t committed_before_ms) = 0;
   // Moves hours that ended before `now` - 1 h (and rows that were committed before that) to Parquet.
   virtual base::Status Seal(int64_t now_ns) = 0;
   // Deletes what ended before `before_ns`: whole sealed files, rows of the hot tables.
