@@ -107,12 +107,40 @@ ResourcePtr ToResource(const std::string& name, const M& m) {
 }
 }  // namespace
 
+namespace {
+// What resources other than endpoints depend on: the policies and their revision, and of services everything but who is
+// ready and where.
+std::string Shape(const World& w) {
+  std::string out = w.trust_domain + "\n" + std::to_string(w.revision) + "\n";
+  for (const auto& [name, s] : w.services) {
+    out += name.ToString() + " " + s.vip;
+    for (const Port& p : s.ports) out += " " + std::to_string(p.service_port) + ">" + std::to_string(p.target_port) + "/" + std::string(ProtocolName(p.protocol));
+    for (const std::string& v : s.versions) out += " =" + v;
+    for (const std::string& h : s.hosts) out += " @" + h;
+    for (const std::string& e : s.external_endpoints) out += " !" + e;
+    out += "\n";
+  }
+  return out;
+}
+}  // namespace
+
+Compiler::Compiler(std::shared_ptr<const World> world, Compiler* previous) : world_(std::move(world)), shape_(Shape(*world_)) {
+  // Policies are compared by the revision: every accepted change has a new one.
+  if (!previous || previous->shape_ != shape_) return;
+  routes_done_ = previous->routes_done_;
+  routes_ = std::move(previous->routes_), clusters_ = std::move(previous->clusters_), outbound_ = std::move(previous->outbound_);
+  dns_ = std::move(previous->dns_), inbound_ = std::move(previous->inbound_);
+}
+
 std::shared_ptr<const Snapshot> Compiler::For(const ProxyClass& c) {
   const World& w = *world_;
   if (!shared_done_) {
     for (const auto& e : compile::Endpoints(w)) endpoints_.push_back(ToResource(e.cluster_name(), e));
-    for (const auto& r : compile::Routes(w)) routes_.push_back(ToResource(r.name(), r));
     shared_done_ = true;
+  }
+  if (!routes_done_) {
+    for (const auto& r : compile::Routes(w)) routes_.push_back(ToResource(r.name(), r));
+    routes_done_ = true;
   }
   auto clusters = clusters_.find(c.sds_dir);
   if (clusters == clusters_.end()) {
@@ -130,13 +158,17 @@ std::shared_ptr<const Snapshot> Compiler::For(const ProxyClass& c) {
   for (const auto& r : endpoints_) Add(*s, kEds, r);
   for (const auto& r : routes_) Add(*s, kRds, r);
   for (const auto& r : clusters->second) Add(*s, kCds, r);
-  for (const Port& p : c.ports) {
-    auto inbound = compile::InboundCluster(p);
-    Add(*s, kCds, ToResource(inbound.name(), inbound));
+  auto [inbound, fresh] = inbound_.try_emplace(c);
+  if (fresh) {
+    for (const Port& p : c.ports) {
+      auto k = compile::InboundCluster(p);
+      inbound->second.push_back({kCds, ToResource(k.name(), k)});
+    }
+    if (!c.ports.empty()) inbound->second.push_back({kLds, ToResource("inbound", compile::InboundListener(w, c))});
   }
+  for (const auto& [type, r] : inbound->second) Add(*s, type, r);
   Add(*s, kLds, outbound);
   Add(*s, kLds, dns);
-  if (!c.ports.empty()) Add(*s, kLds, ToResource("inbound", compile::InboundListener(w, c)));
   Seal(*s);
   return s;
 }

@@ -1,7 +1,10 @@
 // World -> Envoy resources. Pure: a result depends on nothing but the arguments, so equal inputs give equal bytes.
 //
-//   Compiler c(world);                        // one per World; keeps what classes share (clusters, endpoints, routes)
+//   Compiler c(world, &previous);             // one per World; keeps what classes share (clusters, endpoints, routes)
 //   auto snapshot = c.For({{"default", "cart"}, ports});
+//
+// Endpoints are a fast lane: when a World differs from the previous one only in which instances are there and ready, all
+// but the endpoints is taken over from the previous compiler.
 //
 // What each resource looks like is the "Mesh conventions" section of docs/architecture.md. One file per concern:
 // cluster.cc (clusters, endpoints), route.cc, listener.cc, authorization.cc.
@@ -28,16 +31,18 @@ struct ProxyClass {
 
 class Compiler {
  public:
-  explicit Compiler(std::shared_ptr<const World> world) : world_(std::move(world)) {}
+  explicit Compiler(std::shared_ptr<const World> world, Compiler* previous = nullptr);
   std::shared_ptr<const Snapshot> For(const ProxyClass& c);
 
  private:
   std::shared_ptr<const World> world_;
-  bool shared_done_ = false;
-  std::vector<ResourcePtr> endpoints_, routes_;                     // the same for everyone
+  std::string shape_;                                                // everything the other resources are made from
+  bool shared_done_ = false, routes_done_ = false;
+  std::vector<ResourcePtr> endpoints_, routes_;                      // the same for everyone
   std::map<std::string, std::vector<ResourcePtr>> clusters_;         // by sds_dir
   std::map<std::pair<std::string, bool>, ResourcePtr> outbound_;     // by sds_dir, ipv6
   std::map<std::string, ResourcePtr> dns_;                           // by namespace of the caller
+  std::map<ProxyClass, std::vector<std::pair<Type, ResourcePtr>>> inbound_;
 };
 
 // "outbound|80|v2|cart.default"

@@ -123,13 +123,34 @@ TEST(Compile, OneEndpointChangesOnlyItsEndpoints) {
     in.workloads.push_back(copy);
   }
   in.vip = [&](const Name& n) { return shop->FindService(n)->vip; };
-  auto after = Compiler(BuildWorld(in)).For(kCart);
+  Compiler fresh(BuildWorld(in)), old(shop);
+  auto after = fresh.For(kCart);
+  // The fast lane gives the same, and the same objects for all but the endpoints.
+  auto first = old.For(kCart);
+  auto fast = Compiler(BuildWorld(in), &old).For(kCart);
+  EXPECT_EQ(fast->versions, after->versions);
+  EXPECT_EQ(fast->Find(kLds, "outbound"), first->Find(kLds, "outbound"));
+  EXPECT_EQ(fast->Find(kLds, "inbound"), first->Find(kLds, "inbound"));
   EXPECT_EQ(before->versions[kCds], after->versions[kCds]);
   EXPECT_EQ(before->versions[kLds], after->versions[kLds]);
   EXPECT_EQ(before->versions[kRds], after->versions[kRds]);
   int changed = 0;
   for (const auto& [name, r] : after->resources[kEds]) changed += before->Find(kEds, name)->version != r->version;
   EXPECT_EQ(changed, 2);  // all of cart, and its v2
+}
+
+TEST(Compile, AnotherShapeIsCompiledAnew) {
+  Compiler old(Shop({}));
+  auto before = old.For(kCart);
+  ParseOutcome p = ParsePolicies(ReadText("xds_server/compile/testdata/canary.yaml"), "");
+  WorldInput in;
+  in.trust_domain = "weft.local", in.revision = 8;
+  auto shop = Shop({});
+  for (const auto& [id, w] : shop->workloads) in.workloads.push_back(w);
+  in.policies.push_back({"Route", p.objects[0].name, 8, p.objects[0].object});
+  in.vip = [&](const Name& n) { return shop->FindService(n)->vip; };
+  auto after = Compiler(BuildWorld(in), &old).For(kCart);
+  EXPECT_NE(before->versions[kRds], after->versions[kRds]);
 }
 
 TEST(Compile, UnknownDestinationsGetEmptyClusters) {

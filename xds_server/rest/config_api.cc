@@ -183,6 +183,12 @@ class Handlers {
     return Ok({{"services", list}});
   }
 
+  Response ForgetService(const Request& q) const {
+    const std::string problem = api_.control->ForgetService({q.params.at("ns"), q.params.at("name")});
+    if (problem.empty()) return Ok(Json::object());
+    return ErrorResponse(problem == "no such service" ? 404 : 409, problem);
+  }
+
   Response MakeToken(const Request& q) const {
     Json body = Json::parse(q.body, nullptr, false);
     if (!body.is_object()) return ErrorResponse(400, "the body must be {\"service\": \"…\", \"namespace\", \"ttl_s\", \"uses\"}");
@@ -310,6 +316,7 @@ void RegisterConfigRoutes(Router& router, const ConfigApi& api) {
   add("GET", "/api/v1/status", &Handlers::Status);
   add("GET", "/api/v1/workloads", &Handlers::Workloads);
   add("GET", "/api/v1/mesh/services", &Handlers::Services);
+  add("DELETE", "/api/v1/mesh/services/{ns}/{name}", &Handlers::ForgetService);
   add("POST", "/api/v1/tokens", &Handlers::MakeToken);
   add("DELETE", "/api/v1/tokens/{id}", &Handlers::DropToken);
   add("GET", "/api/v1/trust-bundle", &Handlers::TrustBundle);

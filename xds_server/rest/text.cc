@@ -123,6 +123,7 @@ std::string OpenApi(const std::string& more_paths) {
       {"/api/v1/status", "get", "Every sidecar and its configuration", {}, nullptr, "Status"},
       {"/api/v1/workloads", "get", "Registered instances", {"service", "namespace"}, nullptr, "Workloads"},
       {"/api/v1/mesh/services", "get", "Services with virtual IP, ports and versions", {}, nullptr, "Services"},
+      {"/api/v1/mesh/services/{ns}/{name}", "delete", "Forget a service that has no instance any more", {}, nullptr, "Empty"},
       {"/api/v1/tokens", "post", "Make a join token", {}, "TokenRequest", "Token"},
       {"/api/v1/tokens/{id}", "delete", "Revoke a join token", {}, nullptr, "Empty"},
       {"/api/v1/trust-bundle", "get", "Root certificates of the trust domain", {}, nullptr, "TrustBundle"},

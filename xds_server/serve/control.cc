@@ -200,7 +200,7 @@ void Control::Rebuild() {
   for (const auto& [name, k] : known_) in.remembered[name] = k.ports;
   in.vip = [this](const Name& n) { return options_.store->Vip(n); };
   auto world = BuildWorld(in);
-  compiler_ = std::make_unique<Compiler>(world);
+  compiler_ = std::make_unique<Compiler>(world, compiler_.get());
   snapshots_.clear();
   {
     std::lock_guard lock(mutex_);
@@ -450,6 +450,22 @@ std::vector<SidecarStatus> Control::Status() {
     promise->set_value(std::move(list));
   });
   if (future.wait_for(std::chrono::seconds(5)) != std::future_status::ready) return {};
+  return future.get();
+}
+
+std::string Control::ForgetService(const Name& name) {
+  auto promise = std::make_shared<std::promise<std::string>>();
+  auto future = promise->get_future();
+  Post([this, promise, name] {
+    for (const auto& [id, r] : registrations_) {
+      if (r.workload.service == name) return promise->set_value("service " + name.ToString() + " has instances: " + id);
+    }
+    if (known_.erase(name) == 0) return promise->set_value("no such service");
+    options_.store->RemoveService(name);
+    dirty_ = true;
+    promise->set_value("");
+  });
+  if (future.wait_for(std::chrono::seconds(5)) != std::future_status::ready) return "the control thread does not answer";
   return future.get();
 }
 

@@ -77,7 +77,8 @@ class Control {
     base::Clock* clock = nullptr;
     uint64_t silence_ns = 15 * base::kSecond;        // without a report: out of the endpoints
     uint64_t stream_end_grace_ns = 3 * base::kSecond;  // report stream ended without draining
-    uint64_t restart_grace_ns = 30 * base::kSecond;  // workloads known from before this server's start
+    // Workloads known from before this server's start: twice the longest pause of a sidecar that tries to reconnect.
+    uint64_t restart_grace_ns = 60 * base::kSecond;
     int64_t remember_service_ms = 24 * 3600 * 1000;  // a service without instances keeps its name and address this long
   };
   explicit Control(Options options);
@@ -92,6 +93,8 @@ class Control {
   // Answered by the control thread; empty when it does not answer within 5 s.
   std::vector<SidecarStatus> Status();
   std::vector<WorkloadStatus> Workloads();
+  // Drops a remembered service that has no instance; "" or why not.
+  std::string ForgetService(const Name& name);
   std::string MetricsText();
 
   // --- ADS (any thread; handled in order) ---

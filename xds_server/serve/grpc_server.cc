@@ -1,5 +1,7 @@
 #include <fcntl.h>
+#include <grpc/support/log.h>
 #include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/impl/service_type.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/security/tls_certificate_provider.h>
@@ -23,6 +25,12 @@ bool WritePrivate(const std::string& path, const std::string& text) {
   if (fd < 0) return false;
   const bool ok = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
   return close(fd) == 0 && ok && rename(temp.c_str(), path.c_str()) == 0;
+}
+
+// gRPC's own messages (failed handshakes, mostly) in our log's form.
+void LogGrpc(gpr_log_func_args* args) {
+  if (args->severity == GPR_LOG_SEVERITY_ERROR) WEFT_LOG(kGrpc, kWarn, args->message);
+  else WEFT_LOG(kGrpc, kDebug, args->message);
 }
 
 bool IsLoopback(const std::string& address) {
@@ -70,7 +78,11 @@ base::Status GrpcServer::Start() {
   tls.watch_identity_key_cert_pairs();
   tls.set_cert_request_type(GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
 
+  gpr_set_log_function(LogGrpc);
   grpc::ServerBuilder builder;
+  grpc::ResourceQuota quota("xds");
+  quota.Resize(512 << 20);
+  builder.SetResourceQuota(quota);
   builder.AddListeningPort(options_.xds_address, grpc::experimental::TlsServerCredentials(tls), &port_);
   if (!options_.plaintext_address.empty()) {
     builder.AddListeningPort(options_.plaintext_address, grpc::InsecureServerCredentials(), &plaintext_port_);
