@@ -183,18 +183,35 @@ void EventStream::Seal() {
   base::Cells::Local().Set(unacked_stat_, sent_.size());
 }
 
+std::string EventStream::Head(uint64_t sequence) {
+  pb::EventBatch head;
+  head.set_sequence(sequence);
+  head.set_workload_id(options_.workload_id), head.set_service(options_.service);
+  head.set_namespace_(options_.service_namespace), head.set_version(options_.version);
+  head.set_dropped_events_total(dropped_);
+  head.set_epoch(epoch_);
+  dropped_sent_ = dropped_;
+  return head.SerializeAsString();
+}
+
+// Traffic may end with a drop: once the queue is empty, a batch without events says how many there were.
+void EventStream::ReportDropped() {
+  if (!stream_ || !sent_.empty() || dropped_ == dropped_sent_) return;
+  const uint64_t before = dropped_sent_;
+  if (stream_->Send(Head(sequence_ + 1))) {
+    ++sequence_;
+  } else {
+    dropped_sent_ = before;
+    if (!tick_.armed()) loop_->Arm(&tick_, kMaxDelayNs);
+  }
+}
+
 void EventStream::SendWaiting() {
   if (!stream_) return;
   for (Batch& b : sent_) {
     if (b.sequence) continue;
     // Fields may come in any order on the wire: the head is put behind the encoded events.
-    pb::EventBatch head;
-    head.set_sequence(sequence_ + 1);
-    head.set_workload_id(options_.workload_id), head.set_service(options_.service);
-    head.set_namespace_(options_.service_namespace), head.set_version(options_.version);
-    head.set_dropped_events_total(dropped_);
-    head.set_epoch(epoch_);
-    if (!stream_->Send(b.events + head.SerializeAsString())) {
+    if (!stream_->Send(b.events + Head(sequence_ + 1))) {
       loop_->Arm(&tick_, kMaxDelayNs);
       return;
     }
@@ -206,6 +223,7 @@ void EventStream::OnTick() {
   Seal();
   if (!stream_) Open();
   SendWaiting();
+  ReportDropped();
 }
 
 bool EventStream::Flush() {
@@ -222,6 +240,7 @@ void EventStream::OnMessage(std::string_view bytes) {
     base::Cells::Local().Add(batches_stat_);
   }
   base::Cells::Local().Set(unacked_stat_, sent_.size());
+  ReportDropped();
 }
 
 void EventStream::OnClosed(const xds::GrpcStatus& status) {

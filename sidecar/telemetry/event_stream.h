@@ -49,6 +49,8 @@ class EventStream final : public xds::GrpcStreamHandler {
   void Open();
   void Seal();           // pending events become a batch
   void SendWaiting();
+  std::string Head(uint64_t sequence);
+  void ReportDropped();
 
   struct Batch {
     std::string events;        // encoded EventBatch with the events only
@@ -69,7 +71,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   struct Pending;
   std::unique_ptr<Pending> pending_;
   std::deque<Batch> sent_;       // sealed batches, oldest first, until acknowledged
-  uint64_t number_ = 0, sequence_ = 0, dropped_ = 0;
+  uint64_t number_ = 0, sequence_ = 0, dropped_ = 0, dropped_sent_ = 0;
   Tick tick_{this};
   base::StatId events_stat_, dropped_stat_, batches_stat_, resent_stat_, unacked_stat_;
 };
