@@ -48,7 +48,7 @@ upstream::Pool* ClusterState::PoolOf(const cluster::Host& host, upstream::HttpMo
   if (entry->config->common.idle_timeout_ns) config.idle_timeout_ns = *entry->config->common.idle_timeout_ns;
   config.max_requests_per_connection = entry->config->common.max_requests_per_connection;
   const model::Http2Options& h2 = entry->config->http2;
-  if (h2.keepalive_interval_ns) config.ping_interval_ns = h2.keepalive_interval_ns;
+  if (h2.keepalive_interval_ns) config.ping_interval_ns = config.ping_active_ns = h2.keepalive_interval_ns;
   if (h2.keepalive_timeout_ns) config.ping_timeout_ns = h2.keepalive_timeout_ns;
   config.breaker.cell = this;
   config.breaker.acquire_connection = [](void* s) { return static_cast<ClusterState*>(s)->AcquireConnection(); };

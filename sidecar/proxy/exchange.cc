@@ -9,9 +9,11 @@
 namespace weft::proxy {
 namespace {
 constexpr uint64_t kHeadersTimeoutNs = 10 * base::kSecond;
+constexpr size_t kKeepHeadBytes = 8 * 1024;
 
 void ClearInbound(codec::Inbound& in) {
   in.bits = 0, in.reset = codec::ResetCode::kNoError, in.error_status = 0, in.error_detail = "";
+  if (in.head.bytes() > kKeepHeadBytes) in.head = http::HeaderMap();  // a few big ones must not make all of them big
   in.head.Clear(), in.trailers.Clear(), in.interim.Clear(), in.body.Clear();
   in.body_bytes = in.head_bytes = 0;
 }

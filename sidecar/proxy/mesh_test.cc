@@ -281,6 +281,28 @@ TEST(Pools, SecondConnectionWhenStreamsAreExhaustedAndGoaway) {
   EXPECT_EQ(app.connections(), 6);
 }
 
+TEST(Pools, PeerThatIsGoneWithoutAWordIsFound) {
+  // Speaks HTTP/2 as far as its empty SETTINGS, then nothing.
+  TestServer gone({.raw = [](const std::string& got) { return got.empty() ? std::string("\0\0\0\4\0\0\0\0\0", 9) : ""; }});
+  TestServer app(Echo(true));
+  Mesh mesh;
+  auto& cluster = mesh.AddCluster("app", {gone.port(), app.port()});
+  cluster.protocol = model::Cluster::kHttp2;
+  cluster.http2.keepalive_interval_ns = 20 * base::kMs, cluster.http2.keepalive_timeout_ns = 20 * base::kMs;
+  mesh.Start();
+  TestClient c(mesh.port());
+  bool found = false;
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(c.Get("/").status, "200");
+    Record rec = mesh.NextRecord();
+    if (rec.attempt_count == 2) {
+      found = true;
+      EXPECT_EQ(rec.attempts[0].detail, "keepalive timeout");
+    }
+  }
+  EXPECT_TRUE(found);
+}
+
 TEST(Answers, DirectResponseRedirectAndUpgradeRefused) {
   Mesh mesh;
   mesh.route->action = model::Route::kDirectResponse;
@@ -328,6 +350,42 @@ TEST(Answers, MalformedAndEarly) {
   EXPECT_EQ(r.status, "413");
   EXPECT_EQ(r.body, "too much");
   EXPECT_EQ(mesh.NextRecord().status, 413u);
+}
+
+TEST(Answers, UpstreamThatDoesNotSpeakHttp) {
+  TestServer app({.raw = [](const std::string& got) { return got.empty() ? "" : std::string("+PONG\r\n\r\n"); }});
+  Mesh mesh;
+  mesh.AddCluster("app", {app.port()});
+  mesh.Start();
+  TestClient c(mesh.port());
+  Reply r = c.Post("/", "x");
+  EXPECT_EQ(r.status, "502");
+  Record rec = mesh.NextRecord();
+  EXPECT_EQ(rec.flags.ToString(), "UPE") << rec.detail;
+  EXPECT_EQ(rec.detail, "upstream_reset_before_response_started{protocol_error}");
+}
+
+TEST(Answers, CallerThatLeavesIsCountedOnce) {
+  std::atomic<int> held{0};
+  TestServer app({.h2 = true, .handler = [&](ServerStream& s) {
+    if (s.path() == "/hold") held++;
+    else s.Respond("200", "ok");
+  }});
+  Mesh mesh;
+  mesh.AddCluster("app", {app.port()}).protocol = model::Cluster::kHttp2;
+  mesh.Start();
+  TestClient c(mesh.port(), true);
+  constexpr int kCalls = 20;
+  for (int i = 0; i < kCalls; ++i) {
+    auto* call = c.Open("GET", "/hold", {}, true);
+    ASSERT_TRUE(c.Until([&] { return held == i + 1; }));
+    c.Reset(call);
+    EXPECT_EQ(mesh.NextRecord().flags.ToString(), "DR");
+    EXPECT_EQ(c.Get("/").status, "200");
+    EXPECT_EQ(mesh.NextRecord().status, 200u);
+  }
+  EXPECT_EQ(app.connections(), 1);
+  EXPECT_EQ(mesh.plane->active_requests(), 0u);
 }
 
 TEST(Filters, LocalRateLimit) {

@@ -68,6 +68,11 @@ void HttpConnection::OnTimer() {
   }
 }
 
+uint64_t HttpConnection::PingInterval() const {
+  const PoolConfig& config = pool_->config_;
+  return streams_ ? std::min(config.ping_interval_ns, config.ping_active_ns) : config.ping_interval_ns;
+}
+
 // A peer that is gone without a word (a cut link, a stopped host) is found by asking.
 void HttpConnection::OnPing() {
   const PoolConfig& config = pool_->config_;
@@ -76,7 +81,7 @@ void HttpConnection::OnPing() {
     if (silent >= config.ping_timeout_ns) return Fail(Failure::kTerminated, "keepalive timeout");
     return loop_->Arm(&ping_timer_, config.ping_timeout_ns - silent);
   }
-  if (silent < config.ping_interval_ns) return loop_->Arm(&ping_timer_, config.ping_interval_ns - silent);
+  if (silent < PingInterval()) return loop_->Arm(&ping_timer_, PingInterval() - silent);
   last_rx_ns_ = loop_->now();  // the answer's time starts
   codec_->Ping();
   MarkDirty();

@@ -1,5 +1,7 @@
 #include "sidecar/upstream/pool.h"
 
+#include <algorithm>
+
 namespace weft::upstream {
 namespace {
 constexpr size_t kAssumedHttp2Room = 100;  // streams a connection under way is expected to carry
@@ -105,6 +107,10 @@ bool Pool::OpenOn(HttpConnection* c, Stream* s) {
   s->reused = c->served_, s->connect_ns = c->served_ ? 0 : c->connect_ns_;
   c->served_ = true;
   c->timer_.Cancel();
+  if (c->streams_ == 0 && c->ping_timer_.armed() && c->codec().pings_outstanding() == 0) {
+    c->last_rx_ns_ = loop_->now();  // silence counts from the request on
+    loop_->Arm(&c->ping_timer_, std::min(config_.ping_interval_ns, config_.ping_active_ns));
+  }
   c->open_.PushBack(s);
   ++c->streams_;
   if (config_.max_requests_per_connection && ++c->requests_ >= config_.max_requests_per_connection) c->draining_ = true;

@@ -58,7 +58,8 @@ struct PoolConfig {
   uint64_t idle_timeout_ns = 60'000'000'000;
   uint32_t max_requests_per_connection = 0;  // 0: no limit
   // HTTP/2: a connection that was silent this long is asked whether it lives, and has so long to answer. 0: never.
-  uint64_t ping_interval_ns = 30'000'000'000, ping_timeout_ns = 5'000'000'000;
+  // With requests under way the shorter time counts, so that they do not wait long for a host that is gone.
+  uint64_t ping_interval_ns = 30'000'000'000, ping_active_ns = 3'000'000'000, ping_timeout_ns = 5'000'000'000;
   BreakerHooks breaker;
   PoolStats stats;
 };
@@ -115,6 +116,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void Detach(Stream* s);
   void OnTimer();
   void OnPing();
+  uint64_t PingInterval() const;
   void ArmIdle();
   bool usable() const;
   size_t room() const;
