@@ -337,6 +337,52 @@ TEST(Serve, ARestartedServerKnowsItsEndpoints) {
   EXPECT_TRUE(s.control->world()->FindPolicy("MeshTls", {"default", "cart"}));
 }
 
+// Two hundred streams get one change; the last of them has it well within the second that an operator is promised.
+TEST(Serve, AChangeReachesTwoHundredStreams) {
+  Server s(TempDir());
+  std::vector<std::unique_ptr<Sidecar>> services;
+  for (int i = 0; i < 5; ++i) {
+    services.push_back(std::make_unique<Sidecar>(s, "svc-" + std::to_string(i), i + 1));
+    services.back()->Report(true);
+  }
+  struct One {
+    grpc::ClientContext context;
+    std::unique_ptr<DeltaStream> stream;
+  };
+  auto channel = grpc::CreateChannel("127.0.0.1:" + std::to_string(s.grpc->plaintext_port()), grpc::InsecureChannelCredentials());
+  auto stub = xds::AggregatedDiscoveryService::NewStub(channel);
+  std::vector<std::unique_ptr<One>> streams;
+  xds::DeltaDiscoveryResponse r;
+  for (int i = 0; i < 200; ++i) {
+    auto one = std::make_unique<One>();
+    one->stream = stub->DeltaAggregatedResources(&one->context);
+    xds::DeltaDiscoveryRequest q;
+    q.mutable_node()->set_id("node-" + std::to_string(i)), q.mutable_node()->set_cluster("svc-" + std::to_string(i % 5));
+    q.set_type_url(std::string(TypeUrl(kRds)));
+    q.add_resource_names_subscribe("outbound|80|svc-0.default");
+    ASSERT_TRUE(one->stream->Write(q));
+    ASSERT_TRUE(one->stream->Read(&r));
+    xds::DeltaDiscoveryRequest ack;
+    ack.set_type_url(r.type_url()), ack.set_response_nonce(r.nonce());
+    ASSERT_TRUE(one->stream->Write(ack));
+    streams.push_back(std::move(one));
+  }
+  const auto begin = std::chrono::steady_clock::now();
+  s.Apply("apiVersion: weft/v1\nkind: Route\nmetadata: {name: svc-0}\nspec: {rules: [{timeout: 3s}]}\n");
+  for (auto& one : streams) {
+    ASSERT_TRUE(one->stream->Read(&r));
+    EXPECT_EQ(r.resources_size(), 1);
+  }
+  const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - begin);
+  RecordProperty("milliseconds", static_cast<int>(took.count()));
+  printf("a change on 200 streams: %d ms\n", static_cast<int>(took.count()));
+  EXPECT_LT(took.count(), 1000);
+  for (auto& one : streams) {
+    one->context.TryCancel();
+    one->stream->Finish();
+  }
+}
+
 TEST(Serve, PlaintextStateOfTheWorld) {
   Server s(TempDir());
   Sidecar cart(s, "cart", 1);
