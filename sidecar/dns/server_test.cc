@@ -94,6 +94,7 @@ TEST_F(ServerTest, ForwardsOtherNamesWithTheClientsId) {
   EXPECT_EQ(MessageId(a), 0x4711);
   Response r;
   ASSERT_TRUE(ParseResponse(a, "example.org", kA, &r));
+  ASSERT_EQ(r.addresses.size(), 1u);
   EXPECT_EQ(r.addresses[0].ToString(), "93.184.216.34");
   EXPECT_EQ(Ask("nosuch.mesh", kA).rcode, Rcode::kNxDomain);  // never leaves the mesh
   EXPECT_EQ(up.questions, 1);
@@ -105,9 +106,11 @@ TEST_F(ServerTest, NextResolverAfterSilenceAndServfailInTheEnd) {
   FakeServer up(&loop_, [](const Query& q, std::string_view p, bool) { return q.name == "gone.org" ? "" : Answer(q, p, "1.2.3.4"); });
   config_.forward = true;
   config_.resolvers = {silent.address, up.address};
-  config_.resolver_timeout_ns = 100 * base::kMs;
+  config_.resolver_timeout_ns = base::kSecond;  // half a second each
   Start();
-  EXPECT_EQ(Ask("example.org", kA).addresses[0].ToString(), "1.2.3.4");
+  auto r = Ask("example.org", kA);
+  ASSERT_EQ(r.addresses.size(), 1u);
+  EXPECT_EQ(r.addresses[0].ToString(), "1.2.3.4");
   EXPECT_EQ(Ask("gone.org", kA).rcode, Rcode::kServFail);
   EXPECT_EQ(server_->count(Server::external_unanswered), 1u);
 }
