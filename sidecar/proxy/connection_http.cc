@@ -107,7 +107,10 @@ void Connection::HttpInput(bool changed) {
     if (!changed || !transport_.more_to_read() || transport_.in.size() >= kReadLimit) break;
     changed = transport_.Read(kReadLimit);
   }
-  if (transport_.more_to_read() && transport_.in.size() < kReadLimit) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+  // The rounds are over, not the bytes: those read last have not been fed yet. (Without progress nothing is scheduled.)
+  bool unfed = changed && !transport_.in.empty();
+  bool unread = transport_.more_to_read() && transport_.in.size() < kReadLimit;
+  if (unfed || unread) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
   if (codec_->closed()) MarkDirty();
 }
 
