@@ -94,6 +94,10 @@ base::Status Sidecar::StartPlane() {
   o.workers = options_.concurrency;
   o.mark = mark_;
   o.max_connections = bootstrap_.max_downstream_connections;
+  if (bootstrap_.mesh) {
+    const auto& w = bootstrap_.mesh->workload();
+    o.sidecar_identity = "spiffe://" + bootstrap_.mesh->trust_domain() + "/ns/" + (w.namespace_().empty() ? "default" : w.namespace_()) + "/sa/" + w.service();
+  }
   o.wake = [this] {
     if (wake_posted_.exchange(true)) return;
     loop_.Post([this] {
@@ -141,7 +145,7 @@ void Sidecar::OnDns(const model::Listener& listener, bool added) {
 // ---- discovery
 
 void Sidecar::StartDiscovery() {
-  if (bootstrap_.mesh) return StartMesh();
+  if (bootstrap_.mesh) return ResolveMeshServer();
   if (!bootstrap_.has_ads) return;
   xds::GrpcChannel::Options o;
   o.authority = bootstrap_.ads.authority.empty() ? bootstrap_.ads.cluster : bootstrap_.ads.authority;
@@ -171,10 +175,28 @@ void Sidecar::UpdateAdsChannel() {
   if (first) ads_channel_->Start([this](bool up, const std::string& why) { ads_->OnChannel(up, why); });
 }
 
-void Sidecar::StartMesh() {
+// The server may be named: its address is looked up first, again and again while nobody knows it.
+void Sidecar::ResolveMeshServer() {
+  const std::string& address = bootstrap_.mesh->server_address();
+  size_t colon = address.rfind(':');
+  std::string host = address.substr(0, colon), port = colon == std::string::npos ? "15012" : address.substr(colon + 1);
+  if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  if (model::Ip::Parse(host)) return StartMesh((host.find(':') == std::string::npos ? host : "[" + host + "]") + ":" + port);
+  resolver_->Resolve(host, dns::Resolver::kV4Preferred, [this, host, port](const dns::Resolver::Answer& a) {
+    if (a.addresses.empty()) {
+      if (resolve_error_ != a.error) WEFT_LOG(kIdentity, kWarn, "the xDS server \"", host, "\" cannot be found (", a.error, "); this sidecar waits for it");
+      resolve_error_ = a.error;
+      return loop_.Arm(&mesh_retry_, 2 * base::kSecond);
+    }
+    std::string ip = a.addresses.front().ToString();
+    StartMesh((a.addresses.front().family == 6 ? "[" + ip + "]" : ip) + ":" + port);
+  });
+}
+
+void Sidecar::StartMesh(const std::string& server_address) {
   const auto& m = *bootstrap_.mesh;
   xds::MeshOptions o;
-  o.server_address = m.server_address();
+  o.server_address = server_address;
   if (!m.server_name().empty()) o.server_name = m.server_name();
   o.token_file = m.token_file(), o.trust_domain = m.trust_domain(), o.identity_dir = m.identity_dir();
   o.workload = m.workload().SerializeAsString();
@@ -200,6 +222,7 @@ void Sidecar::StartMesh() {
     if (events_) events_->OnChannel(mesh_->channel(), up);
   };
   mesh_ = std::make_unique<xds::MeshClient>(&loop_, std::move(o), std::move(hooks));
+  mesh_->SetReady(!told_health_ ? false : healthy_);
   mesh_->Start();
 }
 
@@ -208,9 +231,9 @@ void Sidecar::StartMesh() {
 bool Sidecar::Initialized() {
   if (initialized_) return true;
   bool waited = loop_.now() - started_ns_ >= xds::SnapshotBuilder::kFetchTimeoutNs;
-  if (mesh_) {
+  if (bootstrap_.mesh) {
     // A member without its configuration would pass nothing on: it is not ready, however long that takes.
-    if (!mesh_->joined() || !ads_ || !ads_->initialized() || builder_->warming()) return false;
+    if (!mesh_ || !mesh_->joined() || !ads_ || !ads_->initialized() || builder_->warming()) return false;
   } else if (!waited && (builder_->warming() || (ads_ && !ads_->initialized()))) {
     return false;
   }
@@ -227,8 +250,9 @@ admin::AdminState::Phase Sidecar::Phase() {
 
 std::string Sidecar::WhyNotReady() {
   if (draining_) return "draining";
-  if (!mesh_ && !healthy_) return "health check failed by the admin";
+  if (!bootstrap_.mesh && !healthy_) return "health check failed by the admin";
   if (Initialized()) return "";
+  if (bootstrap_.mesh && !mesh_) return "looking for the xDS server: " + resolve_error_;
   if (mesh_ && !mesh_->joined()) return mesh_->last_error().empty() ? "joining the mesh" : mesh_->last_error();
   if (ads_ && !ads_->connected()) return "no discovery stream: " + ads_->last_error();
   if (ads_ && !ads_->initialized()) return "waiting for the first configuration";
@@ -239,9 +263,9 @@ base::Status Sidecar::StartAdmin() {
   admin_state_.phase = [this] { return Phase(); };
   admin_state_.why_not_ready = [this] { return WhyNotReady(); };
   // In the mesh the flag is the application's readiness and goes to the server; the sidecar's own /ready stays its own.
-  admin_state_.healthy = [this] { return mesh_ ? true : healthy_; };
+  admin_state_.healthy = [this] { return bootstrap_.mesh ? true : healthy_; };
   admin_state_.set_health = [this](bool good) {
-    healthy_ = good;
+    healthy_ = good, told_health_ = true;
     if (mesh_) mesh_->SetReady(good);
   };
   admin_state_.drain_listeners = [this] { plane_->StartDrain(uint64_t{options_.drain_time_s} * base::kSecond); };
@@ -337,6 +361,8 @@ void Sidecar::Quit() {
   quitting_ = true;
   exit_by_ns_ = loop_.now() + 2 * base::kSecond;
   WEFT_LOG(kMain, kInfo, "shutting down");
+  // Connections that are still open end here, so that their records are among those sent below.
+  plane_->Stop();
   DrainRecords();
   logger_.Flush();
   loop_.Arm(&tick_, 0);

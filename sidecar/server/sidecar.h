@@ -7,6 +7,7 @@
 // SIGTERM drains (--drain-time-s), SIGINT stops at once, SIGUSR1 reopens access logs.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -38,7 +39,8 @@ class Sidecar {
   base::Status StartPlane();
   base::Status StartAdmin();
   void StartDiscovery();
-  void StartMesh();
+  void ResolveMeshServer();
+  void StartMesh(const std::string& server_address);
   void UpdateAdsChannel();
   void OnDns(const model::Listener& listener, bool added);
   std::string StaticErrors() const;
@@ -70,6 +72,8 @@ class Sidecar {
   admin::AdminState admin_state_;
   std::unique_ptr<admin::HttpServer> admin_;
 
+  std::string resolve_error_;
+  bool told_health_ = false;  // by the admin, since the start
   bool healthy_ = true, initialized_ = false, draining_ = false, drain_started_ = false, quitting_ = false;
   uint64_t started_ns_ = 0, drain_at_ns_ = 0, deadline_ns_ = 0, exit_by_ns_ = 0, last_flush_ns_ = 0, last_gauges_ns_ = 0, dropped_seen_ = 0;
   std::vector<std::string> ads_addresses_;
@@ -83,6 +87,10 @@ class Sidecar {
     explicit Tick(Sidecar* s) : io::Timer([](io::Timer* t) { static_cast<Tick*>(t)->sidecar->OnTick(); }), sidecar(s) {}
     Sidecar* sidecar;
   } tick_{this};
+  struct MeshRetry : io::Timer {
+    explicit MeshRetry(Sidecar* s) : io::Timer([](io::Timer* t) { static_cast<MeshRetry*>(t)->sidecar->ResolveMeshServer(); }), sidecar(s) {}
+    Sidecar* sidecar;
+  } mesh_retry_{this};
   std::atomic<bool> wake_posted_{false};
   struct Ids {
     base::StatId live, uptime, state, concurrency, connections, memory, cert_days, initialization;

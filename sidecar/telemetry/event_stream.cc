@@ -137,7 +137,7 @@ void EventStream::OnChannel(xds::GrpcChannel* channel, bool up) {
 void EventStream::Open() {
   if (stream_ || !channel_ || !channel_->up()) return;
   stream_ = channel_->Open("/weft.telemetry.v1.Telemetry/Stream", this);
-  sequence_ = 0;
+  sequence_ = acknowledged_ = 0;
   for (Batch& b : sent_) {
     if (b.sequence) base::Cells::Local().Add(resent_stat_);
     b.sequence = 0;
@@ -153,7 +153,7 @@ void EventStream::AddDropped(uint64_t n) {
 
 void EventStream::Add(const proxy::Record& record) {
   // Numbers are given to what is kept only, so that a gap never means anything but loss on the way.
-  if (sent_.size() >= kMaxUnacked) {
+  if (queued_bytes_ + pending_->bytes >= kMaxQueuedBytes) {
     AddDropped(1);
     return;
   }
@@ -179,6 +179,7 @@ void EventStream::Seal() {
   pending_->batch.SerializeToString(&b.events);
   pending_->batch.Clear();
   pending_->bytes = 0;
+  queued_bytes_ += b.events.size();
   sent_.push_back(std::move(b));
   base::Cells::Local().Set(unacked_stat_, sent_.size());
 }
@@ -210,6 +211,7 @@ void EventStream::SendWaiting() {
   if (!stream_) return;
   for (Batch& b : sent_) {
     if (b.sequence) continue;
+    if (sequence_ - acknowledged_ >= kMaxInFlight) return;  // the next acknowledgement goes on
     // Fields may come in any order on the wire: the head is put behind the encoded events.
     if (!stream_->Send(b.events + Head(sequence_ + 1))) {
       loop_->Arm(&tick_, kMaxDelayNs);
@@ -236,10 +238,13 @@ void EventStream::OnMessage(std::string_view bytes) {
   pb::BatchAck ack;
   if (!ack.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return;
   while (!sent_.empty() && sent_.front().sequence != 0 && sent_.front().sequence <= ack.sequence()) {
+    queued_bytes_ -= sent_.front().events.size();
     sent_.pop_front();
     base::Cells::Local().Add(batches_stat_);
   }
+  acknowledged_ = std::max(acknowledged_, std::min(ack.sequence(), sequence_));
   base::Cells::Local().Set(unacked_stat_, sent_.size());
+  SendWaiting();
   ReportDropped();
 }
 

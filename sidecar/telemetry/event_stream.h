@@ -6,7 +6,7 @@
 //
 // Batches leave after kMaxBatch events or kMaxDelayNs. A batch stays here until it is acknowledged; after a lost stream
 // the unacknowledged ones are sent again with the same (epoch, number) on every event, so that the server counts each
-// exactly once. When kMaxUnacked batches wait, new events are dropped and counted: that number travels with each batch.
+// exactly once. When kMaxQueuedBytes wait, new events are dropped and counted: that number travels with each batch.
 // Threads: main.
 #pragma once
 
@@ -40,7 +40,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   uint64_t dropped() const { return dropped_; }
   size_t unacknowledged() const { return sent_.size(); }
 
-  static constexpr size_t kMaxBatch = 1024, kMaxUnacked = 256, kMaxBatchBytes = 1 << 20;
+  static constexpr size_t kMaxBatch = 1024, kMaxInFlight = 16, kMaxBatchBytes = 256 << 10, kMaxQueuedBytes = 8 << 20;
   static constexpr uint64_t kMaxDelayNs = 200'000'000;
 
  private:
@@ -71,7 +71,8 @@ class EventStream final : public xds::GrpcStreamHandler {
   struct Pending;
   std::unique_ptr<Pending> pending_;
   std::deque<Batch> sent_;       // sealed batches, oldest first, until acknowledged
-  uint64_t number_ = 0, sequence_ = 0, dropped_ = 0, dropped_sent_ = 0;
+  uint64_t number_ = 0, sequence_ = 0, acknowledged_ = 0, dropped_ = 0, dropped_sent_ = 0;
+  size_t queued_bytes_ = 0;      // of sent_
   Tick tick_{this};
   base::StatId events_stat_, dropped_stat_, batches_stat_, resent_stat_, unacked_stat_;
 };

@@ -135,6 +135,7 @@ void Ads::OnDelta(std::string_view bytes) {
   std::vector<Refused> refused;
   for (auto& r : *response.mutable_resources()) {
     if (!r.has_resource()) continue;  // a TTL heartbeat
+    if (!t.all && !t.names.count(r.name())) continue;  // unsubscribed meanwhile
     if (r.resource().type_url() != response.type_url()) {
       refused.push_back({r.name(), "is a " + r.resource().type_url()});
       continue;

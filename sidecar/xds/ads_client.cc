@@ -101,7 +101,7 @@ void AdsClient::OnMessage(std::string_view bytes) {
     if (!t.version.empty() && std::all_of(t.version.begin(), t.version.end(), [](char c) { return c >= '0' && c <= '9'; }))
       builder_->SetRevision(t.version);
   }
-  NamesChanged();
+  Pump();
 }
 
 void AdsClient::OnClosed(const GrpcStatus& status) {

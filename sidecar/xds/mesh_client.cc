@@ -119,6 +119,8 @@ void MeshClient::Join() {
   if (!context) return Complain("TLS for the first contact: " + context.error().ToString());
   GrpcChannel::Options o;
   o.addresses = {options_.server_address}, o.tls = *context, o.authority = options_.server_name, o.mark = options_.mark;
+  // Well below the time a restarted server waits for its sidecars to come back.
+  o.backoff_max_ns = 5 * base::kSecond;
   join_channel_ = std::make_unique<GrpcChannel>(loop_, o);
   join_channel_->Start([this](bool up, const std::string& why) {
     if (!up) {
@@ -203,6 +205,7 @@ bool MeshClient::Adopt(const std::string& key, const std::string& chain, const s
   } else {
     GrpcChannel::Options o;
     o.addresses = {options_.server_address}, o.tls = *context, o.authority = options_.server_name, o.mark = options_.mark;
+    o.backoff_max_ns = 5 * base::kSecond;
     channel_ = std::make_unique<GrpcChannel>(loop_, o);
     OpenChannel();
   }

@@ -5,8 +5,10 @@
 #include "envoy/config/listener/v3/listener.pb.h"
 #include "envoy/config/route/v3/route.pb.h"
 #include "envoy/extensions/transport_sockets/tls/v3/secret.pb.h"
+#include "envoy/service/discovery/v3/discovery.pb.h"
 #include "sidecar/base/log.h"
 #include "sidecar/base/stats.h"
+#include "sidecar/xds/bootstrap.h"
 #include "sidecar/xds/translate.h"
 
 namespace weft::xds {
@@ -75,6 +77,22 @@ base::Result<std::shared_ptr<const model::Secret>> ParseSecret(const std::string
   auto r = TranslateSecret(p, &w);
   Report(w, "secret", p.name());
   return r;
+}
+
+base::Result<std::vector<std::shared_ptr<const model::Secret>>> ReadSecretFile(const std::string& path) {
+  auto text = ReadSource({model::DataSource::kFile, path});
+  if (!text) return text.error();
+  envoy::service::discovery::v3::DiscoveryResponse response;
+  if (auto s = ParseYaml(*text, &response); !s) return std::move(s.error()).In(path);
+  std::vector<std::shared_ptr<const model::Secret>> out;
+  for (const auto& any : response.resources()) {
+    envoy::extensions::transport_sockets::tls::v3::Secret p;
+    if (!any.UnpackTo(&p)) return base::Error("holds a " + any.type_url() + ", not a Secret").In(path);
+    auto secret = TranslateSecret(p, nullptr);
+    if (!secret) return std::move(secret.error()).In(path);
+    out.push_back(*secret);
+  }
+  return out;
 }
 
 std::string RedactSecret(const std::string& body) {

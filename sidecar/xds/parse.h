@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "sidecar/base/result.h"
 #include "sidecar/model/snapshot.h"
@@ -17,6 +18,8 @@ base::Result<std::shared_ptr<const model::Listener>> ParseListener(const std::st
 base::Result<std::shared_ptr<const route::RouteTable>> ParseRoutes(const std::string& body);
 base::Result<std::shared_ptr<const model::Endpoints>> ParseEndpoints(const std::string& body);
 base::Result<std::shared_ptr<const model::Secret>> ParseSecret(const std::string& body);
+// All secrets of a file (a DiscoveryResponse in YAML or JSON, as Envoy's path_config_source).
+base::Result<std::vector<std::shared_ptr<const model::Secret>>> ReadSecretFile(const std::string& path);
 // The same Secret with private keys replaced, for dumps.
 std::string RedactSecret(const std::string& body);
 

@@ -1,7 +1,10 @@
 #include "sidecar/xds/snapshot_builder.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "sidecar/base/log.h"
 #include "sidecar/cluster/host_set.h"
@@ -178,6 +181,7 @@ void SnapshotBuilder::Settle(std::vector<Refused>* refused) {
     WEFT_LOG(kConfig, kWarn, "refused: ", text);
     refused->push_back({culprit, text});
     Cells::Local().Add(ids_.create_failure);
+    names_dirty_ = true;
     ListenerSlot& slot = listeners_[culprit];
     if (slot.previous) {  // back to the one that serves
       slot.refused = {text, slot.active ? slot.active->raw.version : "", slot.active ? slot.active->raw.body : nullptr, loop_->wall_now()};
@@ -215,6 +219,7 @@ std::string SnapshotBuilder::ProbeBind(const model::Listener& l) const {
 std::string SnapshotBuilder::ApplyOne(Type type, const AdsResource& r) {
   auto body = std::make_shared<const std::string>(r.body);
   Raw raw{r.version, body, loop_->wall_now()};
+  names_dirty_ |= type == Type::kCluster || type == Type::kListener;
   auto refuse = [&](Refusal& to, const base::Error& e) {
     to = {e.ToString(), r.version, body, loop_->wall_now()};
     return to.error;
@@ -288,6 +293,7 @@ std::string SnapshotBuilder::ApplyOne(Type type, const AdsResource& r) {
 }
 
 void SnapshotBuilder::RemoveOne(Type type, const std::string& name) {
+  names_dirty_ |= type == Type::kCluster || type == Type::kListener;
   switch (type) {
     case Type::kCluster: {
       auto it = clusters_.find(name);
@@ -335,6 +341,12 @@ bool SnapshotBuilder::Local(const model::SdsRef& ref) const {
 }
 
 const SnapshotBuilder::SecretSlot* SnapshotBuilder::Find(const model::SdsRef& ref) const {
+  if (ref.source == model::SdsRef::kFile) {
+    auto file = files_.find(ref.path);
+    if (file == files_.end()) return nullptr;
+    auto it = file->second.secrets.find(ref.name);
+    return it == file->second.secrets.end() ? nullptr : &it->second;
+  }
   const auto& from = ref.source == model::SdsRef::kStatic && !Local(ref) ? static_secrets_ : secrets_;
   auto it = from.find(ref.name);
   return it == from.end() ? nullptr : &it->second;
@@ -476,7 +488,7 @@ bool SnapshotBuilder::PromoteCluster(ClusterSlot& slot) {
   }
   slot.active = std::move(slot.warming);
   slot.warming.reset();
-  slot.dirty = true;
+  slot.dirty = names_dirty_ = true;
   return true;
 }
 
@@ -509,7 +521,7 @@ bool SnapshotBuilder::PromoteListener(ListenerSlot& slot) {
   if (slot.active && !slot.previous) slot.previous = std::move(slot.active), slot.previous_entry = slot.entry;
   slot.active = std::move(slot.warming);
   slot.warming.reset();
-  slot.dirty = true;
+  slot.dirty = names_dirty_ = true;
   Cells::Local().Add(ids_.create_success);
   return true;
 }
@@ -630,12 +642,37 @@ base::Status SnapshotBuilder::Rebuild() {
   return base::Ok{};
 }
 
+void SnapshotBuilder::ReadFiles() {
+  bool changed = false;
+  for (auto& [path, file] : files_) {
+    struct stat st{};
+    std::string stamp = stat(path.c_str(), &st) != 0 ? "absent"
+        : std::to_string(st.st_ino) + "/" + std::to_string(st.st_size) + "/" + std::to_string(st.st_mtim.tv_sec) + "." + std::to_string(st.st_mtim.tv_nsec);
+    if (stamp == file.stamp) continue;
+    file.stamp = stamp;
+    auto secrets = ReadSecretFile(path);
+    std::string error = secrets ? "" : secrets.error().ToString();
+    if (error != file.error && !error.empty()) WEFT_LOG(kSecret, kWarn, "secret file: ", error);
+    file.error = error;
+    if (!secrets) continue;
+    file.secrets.clear();
+    for (auto& s : *secrets) file.secrets[s->name] = {s, ++secret_generation_, {"", nullptr, loop_->wall_now()}, {}};
+    changed = true;
+  }
+  if (!files_.empty()) loop_->Arm(&file_timer_, base::kSecond);
+  if (!changed) return;
+  MarkSecretUsers();
+  Changed();
+}
+
 void SnapshotBuilder::UpdateNames() {
-  std::set<std::string> now[kTypes];
+  if (!std::exchange(names_dirty_, false)) return;
+  std::set<std::string> now[kTypes], paths;
   auto secrets_of = [&](const model::TlsConfig* t) {
     if (!t) return;
     for (const auto* list : {&t->certificate_sds, &t->validation_sds}) {
       for (const model::SdsRef& ref : *list) {
+        if (ref.source == model::SdsRef::kFile) paths.insert(ref.path);
         if (ref.source == model::SdsRef::kAds && !Local(ref)) now[static_cast<int>(Type::kSecret)].insert(ref.name);
       }
     }
@@ -659,6 +696,13 @@ void SnapshotBuilder::UpdateNames() {
       if (g->config->default_chain) chain(*g->config->default_chain);
     }
   }
+  bool new_file = false;
+  for (const std::string& path : paths) new_file |= files_.try_emplace(path).second;
+  for (auto it = files_.begin(); it != files_.end();) {
+    if (paths.count(it->first)) ++it;
+    else it = files_.erase(it);
+  }
+  if (new_file) ReadFiles();
   bool changed = false;
   for (int i = 0; i < kTypes; ++i) {
     if (now[i] == names_[i]) continue;

@@ -11,6 +11,7 @@
 // initial_fetch_timeout). Secrets have no timeout: without them nothing would be encrypted, so the resource stays warming.
 // Snapshots are built once per loop turn at most, and share every entry that did not change.
 // The secrets "default" and "ROOTCA" come from SetIdentity() once ExpectIdentity() was called; the key never leaves here.
+// Secrets named by path_config_source are read from their files, which are looked at once a second.
 // Threads: main.
 #pragma once
 
@@ -165,6 +166,7 @@ class SnapshotBuilder final : public AdsSink {
   base::Result<std::shared_ptr<const tls::Context>> ContextFor(const model::TlsConfig& tls, bool server, bool* waiting);
   void MarkSecretUsers();
   void UpdateNames();
+  void ReadFiles();              // secret files that are new or have changed
   void ArmWarming();
   void UpdateGauges();
 
@@ -182,7 +184,13 @@ class SnapshotBuilder final : public AdsSink {
   model::ConfigSnapshot::Versions versions_;
   model::SnapshotPtr current_;
   uint64_t sequence_ = 0, secret_generation_ = 0;
-  bool expect_identity_ = false, started_ = false, routes_changed_ = true;
+  bool expect_identity_ = false, started_ = false, routes_changed_ = true, names_dirty_ = true;
+  // Secrets by file; the stamp tells whether it has changed. A file that turned bad keeps the last good content.
+  struct SecretFile {
+    std::string stamp, error;
+    std::map<std::string, SecretSlot> secrets;
+  };
+  std::map<std::string, SecretFile> files_;
   std::string last_publish_error_;
 
   struct RebuildTask : io::Task {
@@ -193,6 +201,10 @@ class SnapshotBuilder final : public AdsSink {
     explicit WarmTimer(SnapshotBuilder* b);
     SnapshotBuilder* builder;
   } warm_timer_{this};
+  struct FileTimer : io::Timer {
+    explicit FileTimer(SnapshotBuilder* b) : io::Timer([](io::Timer* t) { static_cast<FileTimer*>(t)->builder->ReadFiles(); }), builder(b) {}
+    SnapshotBuilder* builder;
+  } file_timer_{this};
   struct Ids {
     base::StatId cluster_added, cluster_modified, cluster_removed, active_clusters, warming_clusters, listener_added,
         listener_modified, listener_removed, listeners_active, listeners_warming, create_success, create_failure, snapshots;

@@ -167,6 +167,41 @@ def test_mutual_tls_between_two_sidecars_and_redacted_keys():
     outer.stop(), inner.stop()
 
 
+def test_secrets_in_files_are_followed():
+    folder = make_ca(os.path.join(TMP, "filesds"))
+    path = os.path.join(folder, "sds.yaml")
+
+    def write(name):
+        cert = {"@type": V3 + "extensions.transport_sockets.tls.v3.Secret", "name": "own", "tls_certificate": {
+            "certificate_chain": {"inline_string": open(folder + "/%s.pem" % name).read()},
+            "private_key": {"inline_string": open(folder + "/%s.key" % name).read()}}}
+        with open(path + ".new", "w") as f:
+            json.dump({"resources": [cert]}, f)
+        os.rename(path + ".new", path)
+
+    write("server")
+    tls = {"name": "tls", "typed_config": any_("extensions.transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context={
+        "tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": {"path_config_source": {"path": path}}}]})}
+    b = Backend()
+    s = Sidecar(static([listener("l", hcm([route("c")]), tls=tls)], [cluster("c", b.port)]))
+    until("the listener has its certificate", lambda: s.port("l"))
+    trust = ssl.create_default_context(cafile=folder + "/ca.pem")
+    trust.check_hostname = False
+
+    def shown():
+        with socket.create_connection(("127.0.0.1", s.port("l")), 10) as raw, trust.wrap_socket(raw) as t:
+            return dict(t.getpeercert()["subjectAltName"])["DNS"]
+
+    assert shown() == "server.test"
+    write("client")
+    until("the new certificate is shown", lambda: shown() == "client.test")
+    with open(path, "w") as f:
+        f.write("resources: [broken")
+    until("the log says so", lambda: "sds.yaml" in open(s.log).read())
+    assert shown() == "client.test"
+    s.stop()
+
+
 def test_tcp_is_relayed():
     srv = socket.create_server(("127.0.0.1", 0))
 
