@@ -36,7 +36,7 @@ class Outer:
         self._process = subprocess.Popen(
             # The shell is process 1: waiting for its one child it reaps every orphan.
             ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc",
-             "sh", "-c", 'ip link set lo up; "$0" -u "$1"; exit $?', sys.executable, HERE + "/agent.py"],
+             "sh", "-c", 'ip link set lo up; mkdir -p /run/netns; mount -t tmpfs none /run/netns; "$0" -u "$1"; exit $?', sys.executable, HERE + "/agent.py"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=pass_fds, preexec_fn=_die_with_parent, text=True)
         threading.Thread(target=self._read, daemon=True).start()
 

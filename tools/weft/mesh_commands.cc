@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 
 #include "tools/weft/commands.h"
@@ -61,7 +62,7 @@ void AddToken(CLI::App& app, Context& c) {
 
 struct BootstrapFlags {
   join::Foreign envoy;
-  std::string join_token_file;
+  std::string join_token_file, trust_bundle;
   bool renew = false;
 };
 
@@ -80,10 +81,17 @@ void BootstrapEnvoy(Context& c, BootstrapFlags& f) {
     if (!in || !std::getline(in, text)) throw Failure("cannot read the join token from " + f.join_token_file);
   }
   const join::Token token = join::ParseToken(text);
-  const Json trust = client.Get("/api/v1/trust-bundle");
-  const std::string bundle = Text(trust, "pem");
+  std::string bundle;
+  if (f.trust_bundle.empty()) {
+    const Json trust = client.Get("/api/v1/trust-bundle");
+    bundle = Text(trust, "pem");
+    if (!Text(trust, "trust_domain").empty()) e.trust_domain = Text(trust, "trust_domain");
+  } else {
+    std::ifstream in(f.trust_bundle);
+    bundle.assign(std::istreambuf_iterator<char>(in), {});
+    if (bundle.empty()) throw Failure("cannot read the trust bundle from " + f.trust_bundle);
+  }
   if (!join::BundleHasKey(bundle, token.root_hash)) throw Failure("the server's root key is not the one that the join token names");
-  if (!Text(trust, "trust_domain").empty()) e.trust_domain = Text(trust, "trust_domain");
   if (e.workload_id.empty()) e.workload_id = e.service + "-envoy-" + std::to_string(time(nullptr));
   const join::KeyPair key = join::MakeKeyPair();
   join::Identity identity = join::Join({e.xds_server, e.server_name, bundle}, token.id_and_secret, key.csr_der, e.workload_id);
@@ -109,6 +117,8 @@ void AddBootstrap(CLI::App& app, Context& c) {
   envoy->add_option("--xds-server", e.xds_server)->envname("WEFT_XDS_SERVER");
   envoy->add_option("--admin-port", e.admin_port, "on the loopback (default: a unix socket in the folder)");
   envoy->add_option("--join-token-file", f->join_token_file, "default: minted through --server");
+  envoy->add_option("--trust-bundle", f->trust_bundle, "PEM file; default: asked of --server. Either is checked against the token");
+  envoy->add_option("--trust-domain", e.trust_domain);
   envoy->add_flag("--renew", f->renew, "stay, and renew the certificate at half its life");
   envoy->callback([&c, f] { BootstrapEnvoy(c, *f); });
 }

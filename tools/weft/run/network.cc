@@ -67,7 +67,9 @@ void EnterNamespace(int fd) {
 
 void BridgeUp(const std::string& bridge) {
   if (Exists(bridge)) return;
-  const std::string error = IpBatch("link add " + bridge + " type bridge\naddr add " + std::string(kGateway) +
+  // A fixed hardware address: a bridge without one takes that of its lowest port and changes it as instances come, and
+  // whoever had learnt the old one then talks to nobody for half a minute.
+  const std::string error = IpBatch("link add " + bridge + " address 02:57:65:66:74:01 type bridge\naddr add " + std::string(kGateway) +
                                     "/16 dev " + bridge + "\nlink set " + bridge + " up\nlink set lo up\n");
   if (!error.empty()) throw Failure("cannot make the bridge " + bridge + ": " + error);
 }
