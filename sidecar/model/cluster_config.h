@@ -132,8 +132,6 @@ struct Cluster {
   enum DnsFamily : uint8_t { kDnsAuto, kDnsV4Only, kDnsV6Only, kDnsV4Preferred, kDnsAll } dns_family = kDnsAuto;
 
   // ORIGINAL_DST
-  bool original_dst_use_header = false;
-  std::string original_dst_header = "x-envoy-original-dst-host";
   std::optional<uint32_t> original_dst_port;
 
   // upstream_bind_config and socket options

@@ -76,6 +76,7 @@ void Exchange::Advance() {
   }
   if (RequestEnded() && !request_end_seen_) {
     request_end_seen_ = true;
+    head_timer_.Cancel();
     record_->request_rx_ns = Since();
     if (cluster_) ArmRouteTimeout();
   }
@@ -110,7 +111,9 @@ void Exchange::OnHead() {
     if (down_.error_status == 431) cells.Add(stats.rq_too_large);
     return LocalReply(down_.error_status ? down_.error_status : 400, down_.error_detail, "");
   }
+  if (hcm.common.underscores != model::HttpCommonOptions::kAllow && !UnderscoresAllowed()) return LocalReply(400, "unexpected_underscore", "");
   upgrade_ = record_->method == "CONNECT";
+  if (hcm.request_timeout_ns && !upgrade_ && !RequestEnded()) core_->loop()->Arm(&head_timer_, hcm.request_timeout_ns);
   record_->websocket = upgrade_ && head.Value(Token::kProtocol) == "websocket";
   idle_ns_ = hcm.stream_idle_timeout_ns;
   if (idle_ns_) core_->loop()->Arm(&idle_timer_, idle_ns_);
@@ -129,6 +132,23 @@ void Exchange::OnHead() {
   if (RunFilters()) Route();
 }
 
+// Names with "_" are taken out or refuse the request, because some servers read them as "-".
+bool Exchange::UnderscoresAllowed() {
+  http::HeaderMap& head = down_.head;
+  for (bool again = true; again;) {
+    again = false;
+    for (const auto& e : head) {
+      if (e.token() != Token::kCustom || e.name().find('_') == std::string_view::npos) continue;
+      if (conn_->hcm().common.underscores == model::HttpCommonOptions::kRejectRequest) return false;
+      scratch_ = e.name();
+      head.Remove(scratch_);
+      again = true;
+      break;
+    }
+  }
+  return true;
+}
+
 void Exchange::HandleTimers() {
   uint8_t fired = timers_;
   timers_ = 0;
@@ -141,6 +161,15 @@ void Exchange::HandleTimers() {
     record_->access_logs = conn_->hcm().access_logs;
     LocalReply(408, "request_header_timeout", "request header timeout");
     return;
+  }
+  if ((fired & kHeadTimer) && phase_ != Phase::kDone && phase_ != Phase::kReply && !request_end_seen_) {
+    // request_timeout: the rest of the request did not come in time.
+    cells.Add(stats.rq_header_timeout);
+    if (attempt_open_) EndAttempt("timeout", "request_overall_timeout", nullptr);
+    ReleaseStream();
+    record_->detail = "request_overall_timeout";
+    if (response_begun_) return ResponseBroken();
+    return LocalReply(408, "request_overall_timeout", "request timeout");
   }
   if (fired & kWaitTimer) {
     if (phase_ == Phase::kDelay) {

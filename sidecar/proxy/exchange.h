@@ -66,6 +66,7 @@ class Exchange final : public base::ListNode {
   void ReleaseStream();
   void ArmRouteTimeout();
   void HandleTimers();
+  bool UnderscoresAllowed();
 
   void PumpResponse();
   void SendInterim();

@@ -232,8 +232,9 @@ base::Result<std::shared_ptr<const model::Cluster>> TranslateCluster(const clust
   } else if (out->type == model::Cluster::kOriginalDst) {
     if (p.has_load_assignment()) (c / "load_assignment").Fail("an ORIGINAL_DST cluster has none");
     const auto& o = p.original_dst_lb_config();
-    out->original_dst_use_header = o.use_http_header();
-    if (!o.http_header_name().empty()) out->original_dst_header = LowerCase(o.http_header_name());
+    // Where traffic goes would be somewhere else without it.
+    if (o.use_http_header()) (c / "original_dst_lb_config.use_http_header").Fail("not supported");
+    if (o.has_metadata_key()) (c / "original_dst_lb_config.metadata_key").Fail("not supported");
     if (o.has_upstream_port_override()) out->original_dst_port = o.upstream_port_override().value();
   } else {
     if (!p.has_load_assignment()) (c / "load_assignment").Fail("is required");
@@ -273,10 +274,13 @@ base::Result<std::shared_ptr<const model::Cluster>> TranslateCluster(const clust
     if (TypeOf(any) == kHttpOptions) ToProtocol(kc, Unpack<http3::HttpProtocolOptions>(kc, any), *out);
     else kc.Warn("not supported, ignored");
   }
+  // Without it any name under the roots would do.
+  if (out->auto_san_validation) c.Fail("auto_san_validation is not supported: name the peer in match_typed_subject_alt_names");
   if (p.has_dns_refresh_rate()) {
     out->dns_refresh_ns = Ns(c / "dns_refresh_rate", p.dns_refresh_rate());
     if (out->dns_refresh_ns < 1'000'000) (c / "dns_refresh_rate").Fail("must be at least 1 ms");
   }
+  if (out->common.max_connection_duration_ns) c.Warn("max_connection_duration is not supported, ignored");
   out->respect_dns_ttl = p.respect_dns_ttl();
   out->dns_family = static_cast<model::Cluster::DnsFamily>(std::clamp(static_cast<int>(p.dns_lookup_family()), 0, 4));
   if (p.has_upstream_bind_config()) ToBind(c / "upstream_bind_config", p.upstream_bind_config(), *out);

@@ -266,10 +266,11 @@ model::HttpCommonOptions ToCommonHttp(const Ctx& c, const core::HttpProtocolOpti
   return o;
 }
 
-model::Http1Options ToHttp1(const Ctx&, const core::Http1ProtocolOptions& p) {
+model::Http1Options ToHttp1(const Ctx& c, const core::Http1ProtocolOptions& p) {
   model::Http1Options o;
   o.accept_http_10 = p.accept_http_10();
   o.default_host_for_http_10 = p.default_host_for_http_10();
+  if (p.has_allow_absolute_url() && !p.allow_absolute_url().value()) (c / "allow_absolute_url").Warn("absolute URLs are always accepted");
   o.allow_absolute_url = !p.has_allow_absolute_url() || p.allow_absolute_url().value();
   o.enable_trailers = p.enable_trailers();
   return o;

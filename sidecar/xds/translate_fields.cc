@@ -23,7 +23,7 @@ struct Supported { const char* message; const char* fields; };
 
 constexpr Supported kTable[] = {
     {LISTENER "Listener",
-     "name address additional_addresses stat_prefix filter_chains use_original_dst default_filter_chain per_connection_buffer_limit_bytes "
+     "name address additional_addresses stat_prefix filter_chains use_original_dst default_filter_chain "
      "metadata drain_type listener_filters listener_filters_timeout continue_on_listener_filters_timeout transparent freebind socket_options "
      "traffic_direction udp_listener_config enable_reuse_port reuse_port access_log tcp_backlog_size bind_to_port deprecated_v1 "
      "ignore_global_conn_limit connection_balance_config"},
@@ -44,14 +44,14 @@ constexpr Supported kTable[] = {
     {CORE "HttpProtocolOptions",
      "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action max_requests_per_connection "
      "max_response_headers_kb"},
-    {CORE "Http1ProtocolOptions", "allow_absolute_url accept_http_10 default_host_for_http_10 enable_trailers use_balsa_parser"},
+    {CORE "Http1ProtocolOptions", "allow_absolute_url accept_http_10 enable_trailers use_balsa_parser"},
     {CORE "Http2ProtocolOptions",
      "max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect connection_keepalive hpack_table_size "
      "use_oghttp2_codec override_stream_error_on_invalid_http_message stream_error_on_invalid_http_messaging max_outbound_frames "
      "max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream "
      "max_inbound_window_update_frames_per_data_frame_sent"},
-    {CORE "KeepaliveSettings", "interval timeout interval_jitter connection_idle_interval"},
-    {CORE "UpstreamHttpProtocolOptions", "auto_sni auto_san_validation"},
+    {CORE "KeepaliveSettings", "interval timeout interval_jitter"},
+    {CORE "UpstreamHttpProtocolOptions", "auto_san_validation"},
     {CORE "HeaderValueOption", "header append append_action keep_empty_value"},
     {CORE "HeaderValue", "key value raw_value"},
     {CORE "SocketOption", "description level name int_value buf_value state"},
@@ -61,35 +61,35 @@ constexpr Supported kTable[] = {
     {HCM,
      "codec_type stat_prefix rds route_config http_filters tracing common_http_protocol_options http_protocol_options "
      "http2_protocol_options server_name server_header_transformation scheme_header_transformation max_request_headers_kb stream_idle_timeout "
-     "request_timeout request_headers_timeout drain_timeout delayed_close_timeout access_log use_remote_address xff_num_trusted_hops "
+     "request_timeout request_headers_timeout access_log use_remote_address xff_num_trusted_hops "
      "skip_xff_append via generate_request_id preserve_external_request_id always_set_request_id_in_response forward_client_cert_details "
      "set_current_client_cert_details proxy_100_continue upgrade_configs normalize_path merge_slashes path_with_escaped_slashes_action "
-     "strip_matching_host_port strip_any_host_port strip_trailing_host_dot stream_error_on_invalid_http_message internal_address_config"},
-    {HCM ".Tracing", "client_sampling random_sampling overall_sampling verbose max_path_tag_length spawn_upstream_span"},
+     "strip_matching_host_port strip_any_host_port"},
+    {HCM ".Tracing", "random_sampling overall_sampling"},
     {HCM ".UpgradeConfig", "upgrade_type enabled"},
-    {HCM ".SetCurrentClientCertDetails", "subject cert chain dns uri"},
+    {HCM ".SetCurrentClientCertDetails", "subject dns uri"},
     {"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-     "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts max_downstream_connection_duration"},
+     "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts"},
     {"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", "name weight"},
-    {"envoy.extensions.filters.network.rbac.v3.RBAC", "rules shadow_rules shadow_rules_stat_prefix stat_prefix enforcement_type delay_deny"},
+    {"envoy.extensions.filters.network.rbac.v3.RBAC", "rules shadow_rules shadow_rules_stat_prefix stat_prefix enforcement_type"},
     {HTTP "rbac.v3.RBAC", "rules rules_stat_prefix shadow_rules shadow_rules_stat_prefix track_per_rule_stats"},
     {HTTP "fault.v3.HTTPFault", "delay abort upstream_cluster headers max_active_faults disable_downstream_cluster_stats filter_metadata"},
     {HTTP "fault.v3.FaultAbort", "http_status grpc_status header_abort percentage"},
     {HTTP "local_ratelimit.v3.LocalRateLimit",
      "stat_prefix status token_bucket filter_enabled filter_enforced response_headers_to_add local_rate_limit_per_downstream_connection "
      "rate_limited_as_resource_exhausted stage always_consume_default_token_bucket"},
-    {HTTP "router.v3.Router", "dynamic_stats start_child_span suppress_envoy_headers"},
+    {HTTP "router.v3.Router", "dynamic_stats"},
 
     {ROUTE "RouteConfiguration",
-     "name virtual_hosts internal_only_headers response_headers_to_add response_headers_to_remove request_headers_to_add "
-     "request_headers_to_remove most_specific_header_mutations_wins validate_clusters max_direct_response_body_size_bytes "
+     "name virtual_hosts response_headers_to_add response_headers_to_remove request_headers_to_add "
+     "request_headers_to_remove most_specific_header_mutations_wins max_direct_response_body_size_bytes "
      "ignore_port_in_host_matching ignore_path_parameters_in_path_matching typed_per_filter_config metadata"},
     {ROUTE "VirtualHost",
      "name domains routes require_tls request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove "
      "typed_per_filter_config include_request_attempt_count include_attempt_count_in_response retry_policy metadata "
      "per_request_buffer_limit_bytes"},
     {ROUTE "Route",
-     "name match route redirect direct_response non_forwarding_action metadata decorator typed_per_filter_config request_headers_to_add "
+     "name match route redirect direct_response non_forwarding_action metadata typed_per_filter_config request_headers_to_add "
      "request_headers_to_remove response_headers_to_add response_headers_to_remove stat_prefix"},
     {ROUTE "RouteMatch",
      "prefix path safe_regex connect_matcher path_separated_prefix case_sensitive runtime_fraction headers query_parameters grpc"},
@@ -97,28 +97,27 @@ constexpr Supported kTable[] = {
      "cluster cluster_header weighted_clusters cluster_not_found_response_code metadata_match prefix_rewrite regex_rewrite "
      "host_rewrite_literal auto_host_rewrite host_rewrite_header append_x_forwarded_host timeout idle_timeout retry_policy priority "
      "max_grpc_timeout upgrade_configs max_stream_duration"},
-    {ROUTE "RouteAction.UpgradeConfig", "upgrade_type enabled connect_config"},
+    {ROUTE "RouteAction.UpgradeConfig", "upgrade_type enabled"},
     {ROUTE "RouteAction.MaxStreamDuration", "max_stream_duration grpc_timeout_header_max"},
     {ROUTE "WeightedCluster", "clusters total_weight runtime_key_prefix"},
     {ROUTE "RetryPolicy",
      "retry_on num_retries per_try_timeout retry_host_predicate host_selection_retry_max_attempts retriable_status_codes "
      "retry_back_off rate_limited_retry_back_off retriable_headers retriable_request_headers"},
     {ROUTE "DirectResponseAction", "status body"},
-    {ROUTE "Decorator", "operation"},
 
     {CLUSTER "Cluster",
-     "name alt_stat_name type eds_cluster_config connect_timeout per_connection_buffer_limit_bytes lb_policy load_assignment "
+     "name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment "
      "max_requests_per_connection circuit_breakers upstream_http_protocol_options common_http_protocol_options http_protocol_options "
      "http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family outlier_detection "
      "upstream_bind_config original_dst_lb_config least_request_lb_config round_robin_lb_config common_lb_config transport_socket metadata "
-     "protocol_selection upstream_connection_options close_connections_on_host_health_failure ignore_health_on_host_removal "
+     "protocol_selection upstream_connection_options ignore_health_on_host_removal "
      "load_balancing_policy lb_subset_config cleanup_interval wait_for_warm_on_init"},
     {CLUSTER "Cluster.LbSubsetConfig", "fallback_policy subset_selectors"},
     {CLUSTER "Cluster.RoundRobinLbConfig", ""},
     {CLUSTER "Cluster.LeastRequestLbConfig", "choice_count"},
     {CLUSTER "Cluster.CommonLbConfig", "healthy_panic_threshold locality_weighted_lb_config zone_aware_lb_config update_merge_window"},
     {CLUSTER "Cluster.CommonLbConfig.ZoneAwareLbConfig", "fail_traffic_on_panic"},
-    {CLUSTER "Cluster.OriginalDstLbConfig", "use_http_header http_header_name upstream_port_override"},
+    {CLUSTER "Cluster.OriginalDstLbConfig", "upstream_port_override"},
     {CLUSTER "UpstreamConnectionOptions", "tcp_keepalive"},
     {CLUSTER "CircuitBreakers", "thresholds"},
     {CLUSTER "CircuitBreakers.Thresholds", "priority max_connections max_pending_requests max_requests max_retries retry_budget track_remaining"},

@@ -74,8 +74,10 @@ std::shared_ptr<const model::HttpConnectionManager> ToHcm(const Ctx& c, const go
   time("drain_timeout", p.has_drain_timeout(), p.drain_timeout(), out->drain_timeout_ns);
   time("delayed_close_timeout", p.has_delayed_close_timeout(), p.delayed_close_timeout(), out->delayed_close_timeout_ns);
   out->common = ToCommonHttp(c / "common_http_protocol_options", p.common_http_protocol_options());
+  if (out->common.max_connection_duration_ns) (c / "common_http_protocol_options.max_connection_duration").Warn("not supported, ignored");
   out->http1 = ToHttp1(c / "http_protocol_options", p.http_protocol_options());
   out->http2 = ToHttp2(c / "http2_protocol_options", p.http2_protocol_options());
+  if (out->http2.keepalive_interval_ns) (c / "http2_protocol_options.connection_keepalive").Warn("clients are not probed, ignored");
   if (p.has_max_request_headers_kb()) out->max_request_headers_kb = p.max_request_headers_kb().value();
   if (out->max_request_headers_kb == 0 || out->max_request_headers_kb > 8192) (c / "max_request_headers_kb").Fail("must be 1 to 8192");
 
@@ -100,6 +102,7 @@ std::shared_ptr<const model::HttpConnectionManager> ToHcm(const Ctx& c, const go
   out->preserve_external_request_id = p.preserve_external_request_id();
   out->always_set_request_id_in_response = p.always_set_request_id_in_response();
   out->normalize_path = p.normalize_path().value();
+  if (p.has_normalize_path() && !p.normalize_path().value()) (c / "normalize_path").Warn("paths are always normalised");
   out->merge_slashes = p.merge_slashes();
   switch (p.path_with_escaped_slashes_action()) {
     case H::REJECT_REQUEST: out->escaped_slashes = M::kReject; break;
