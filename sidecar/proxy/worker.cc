@@ -3,9 +3,34 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "sidecar/base/stats.h"
 #include "sidecar/proxy/core.h"
 
 namespace weft::proxy {
+namespace {
+
+// Turns that took longer than io::Loop::kStallNs, and the longest one: where a blocked worker shows.
+struct LoopReport final : io::Timer {
+  static constexpr uint64_t kEveryNs = 5 * base::kSecond;
+  LoopReport(io::Loop* loop, uint32_t index) : Timer([](io::Timer* t) { static_cast<LoopReport*>(t)->Report(); }), loop_of(loop) {
+    std::string name = "server.worker_" + std::to_string(index) + ".";
+    stalls = base::Stats::Get().Counter(name + "loop_stalls", "server.loop_stalls", {{"envoy_worker_id", std::to_string(index)}});
+    longest = base::Stats::Get().Gauge(name + "loop_longest_turn_us", "server.loop_longest_turn_us", {{"envoy_worker_id", std::to_string(index)}});
+    loop->Arm(this, kEveryNs);
+  }
+  void Report() {
+    const io::Loop::Stats& s = loop_of->stats();
+    base::Cells::Local().Add(stalls, s.stalls - reported);
+    reported = s.stalls;
+    base::Cells::Local().Set(longest, s.longest_turn_ns / 1000);
+    loop_of->Arm(this, kEveryNs);
+  }
+  io::Loop* loop_of;
+  base::StatId stalls, longest;
+  uint64_t reported = 0;
+};
+
+}  // namespace
 
 Worker::Worker(const PlaneOptions& options, uint32_t index, const std::vector<std::unique_ptr<Worker>>& peers)
     : options_(options), index_(index), peers_(peers), records_(options.record_ring), free_records_(512), loop_(std::make_unique<io::Loop>(options.clock)) {}
@@ -16,6 +41,7 @@ void Worker::Start() {
   thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), ("worker_" + std::to_string(index_)).c_str());
     core_ = std::make_unique<WorkerCore>(this, loop_.get(), options_, index_);
+    LoopReport report(loop_.get(), index_);
     loop_->Run();
     core_.reset();  // here, where its blocks and cells belong
   });
