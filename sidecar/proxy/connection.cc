@@ -181,7 +181,8 @@ void Connection::AfterTransport() {
   http_stats_ = &core_->Http(hcm().stat_prefix);
   state_ = State::kPickCodec;
   core_->loop()->Arm(&timer_, kFirstByteNs);
-  if (PickCodec() || !transport_.in.empty()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
+  // The peer's end may have come in one read with the last handshake bytes: no event will tell of it again.
+  if (PickCodec() || !transport_.in.empty() || transport_.eof() || transport_.broken()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
 }
 
 bool Connection::NetworkAllowed() {
