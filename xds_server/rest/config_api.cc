@@ -150,14 +150,18 @@ class Handlers {
 
   Response Status(const Request&) const {
     Json list = Json::array();
-    for (const SidecarStatus& s : api_.control->Status()) list.push_back(SidecarJson(s));
+    const auto status = api_.control->Status();
+    if (!status) return ErrorResponse(503, "the control thread does not answer");
+    for (const SidecarStatus& s : *status) list.push_back(SidecarJson(s));
     return Ok({{"revision", api_.store->revision()}, {"trust_domain", api_.authority->trust_domain()}, {"sidecars", list}});
   }
 
   Response Workloads(const Request& q) const {
     const std::string service = q.Query("service"), ns = q.Query("namespace");
     Json list = Json::array();
-    for (const WorkloadStatus& s : api_.control->Workloads()) {
+    const auto workloads = api_.control->Workloads();
+    if (!workloads) return ErrorResponse(503, "the control thread does not answer");
+    for (const WorkloadStatus& s : *workloads) {
       const Workload& w = s.workload;
       if (!service.empty() && w.service.name != service) continue;
       if (!ns.empty() && w.service.ns != ns) continue;
@@ -243,7 +247,9 @@ class Handlers {
     const uint64_t until = api_.clock->MonotonicNs() + static_cast<uint64_t>(wait_ms) * base::kMs;
     while (true) {
       size_t connected = 0, served = 0, rejected = 0;
-      for (const SidecarStatus& s : api_.control->Status()) {
+      const auto status = api_.control->Status();
+      if (!status) return nullptr;
+      for (const SidecarStatus& s : *status) {
         connected += s.connected;
         served += s.connected && s.synced && s.revision >= revision;
         rejected += s.connected && std::any_of(std::begin(s.types), std::end(s.types), [](const TypeStatus& t) { return t.nack.has_value(); });

@@ -198,7 +198,12 @@ void Control::Rebuild() {
   }
   Remember();
   for (const auto& [name, k] : known_) in.remembered[name] = k.ports;
-  in.vip = [this](const Name& n) { return options_.store->Vip(n); };
+  // An address never changes once given, so the store is asked once a service.
+  in.vip = [this](const Name& n) {
+    std::string& vip = vips_[n];
+    if (vip.empty()) vip = options_.store->Vip(n);
+    return vip;
+  };
   auto world = BuildWorld(in);
   compiler_ = std::make_unique<Compiler>(world, compiler_.get());
   snapshots_.clear();
@@ -410,7 +415,7 @@ uint64_t Control::Expire(uint64_t now_ns) {
   return next;
 }
 
-std::vector<SidecarStatus> Control::Status() {
+std::optional<std::vector<SidecarStatus>> Control::Status() {
   auto promise = std::make_shared<std::promise<std::vector<SidecarStatus>>>();
   auto future = promise->get_future();
   Post([this, promise] {
@@ -449,7 +454,7 @@ std::vector<SidecarStatus> Control::Status() {
     for (auto& [id, s] : out) list.push_back(std::move(s));
     promise->set_value(std::move(list));
   });
-  if (future.wait_for(std::chrono::seconds(5)) != std::future_status::ready) return {};
+  if (future.wait_for(std::chrono::seconds(5)) != std::future_status::ready) return std::nullopt;
   return future.get();
 }
 
@@ -469,7 +474,7 @@ std::string Control::ForgetService(const Name& name) {
   return future.get();
 }
 
-std::vector<WorkloadStatus> Control::Workloads() {
+std::optional<std::vector<WorkloadStatus>> Control::Workloads() {
   auto promise = std::make_shared<std::promise<std::vector<WorkloadStatus>>>();
   auto future = promise->get_future();
   Post([this, promise] {
@@ -477,7 +482,7 @@ std::vector<WorkloadStatus> Control::Workloads() {
     for (const auto& [id, r] : registrations_) out.push_back({r.workload, r.session != 0, r.last_seen_unix_ms});
     promise->set_value(std::move(out));
   });
-  if (future.wait_for(std::chrono::seconds(5)) != std::future_status::ready) return {};
+  if (future.wait_for(std::chrono::seconds(5)) != std::future_status::ready) return std::nullopt;
   return future.get();
 }
 

@@ -90,9 +90,9 @@ class Control {
   void Post(std::function<void()> task);
   void PoliciesChanged();
   std::shared_ptr<const World> world() const;
-  // Answered by the control thread; empty when it does not answer within 5 s.
-  std::vector<SidecarStatus> Status();
-  std::vector<WorkloadStatus> Workloads();
+  // Answered by the control thread; nothing when it does not answer within 5 s (a loaded or stopping server).
+  std::optional<std::vector<SidecarStatus>> Status();
+  std::optional<std::vector<WorkloadStatus>> Workloads();
   // Drops a remembered service that has no instance; "" or why not.
   std::string ForgetService(const Name& name);
   std::string MetricsText();
@@ -171,6 +171,7 @@ class Control {
   std::map<std::string, Registration> registrations_;
   std::map<uint64_t, ReportSession> sessions_;
   std::map<Name, Store::KnownService> known_;
+  std::map<Name, std::string> vips_;
   std::map<uint64_t, std::unique_ptr<Node>> nodes_;
   std::unique_ptr<Compiler> compiler_;
   std::map<ProxyClass, std::shared_ptr<const Snapshot>> snapshots_;

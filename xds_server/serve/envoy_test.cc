@@ -140,7 +140,8 @@ TEST_P(Envoy, AcceptsEverything) {
   SidecarStatus s;
   const time_t until = time(nullptr) + 30;
   while (time(nullptr) < until) {
-    for (const SidecarStatus& x : control_->Status()) {
+    const auto all = control_->Status();
+    for (const SidecarStatus& x : all.value()) {
       if (x.node == "cart-2") s = x;
     }
     bool rejected = false;

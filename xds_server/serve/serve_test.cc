@@ -234,7 +234,8 @@ TEST(Serve, JoinRegisterAndReceive) {
   EXPECT_EQ(ads.Next("cluster outbound|80||frontend.default: no"), kCds);
   SidecarStatus front_status;
   for (int i = 0; i < 500; ++i) {
-    for (const SidecarStatus& x : s.control->Status()) {
+    const auto all = s.control->Status();
+    for (const SidecarStatus& x : all.value()) {
       if (x.node == "frontend-2") front_status = x;
     }
     if (front_status.types[kCds].nack) break;
@@ -247,7 +248,8 @@ TEST(Serve, JoinRegisterAndReceive) {
   s.Apply("apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: frontend}\nspec: {breakers: {max_requests: 8}}\n");
   EXPECT_EQ(ads.Next(), kCds);
   for (int i = 0; i < 500 && !front_status.synced; ++i) {
-    for (const SidecarStatus& x : s.control->Status()) {
+    const auto all = s.control->Status();
+    for (const SidecarStatus& x : all.value()) {
       if (x.node == "frontend-2") front_status = x;
     }
   }
