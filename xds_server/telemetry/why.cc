@@ -331,7 +331,7 @@ void Explainer::Say() {
       out_.sentence += ": " + std::to_string(last->healthy_hosts) + " of " + std::to_string(last->total_hosts) + " hosts were healthy" +
                        (last->ejected || last->healthy_hosts < last->total_hosts ? ", the others ejected after errors in a row" : "");
     } else if (last || client_) {
-      out_.sentence += ": it has no endpoint at all";
+      out_.sentence += ": none of its instances is ready";
     }
     out_.sentence += ".";
     out_.next = "See the errors before this one that led to the ejection (weft traces --errors --service " + Callee() + ").";
