@@ -220,20 +220,23 @@ TEST(Store, DamagedFileIsPutAsideAndALockedOneIsAnError) {
 
 TEST(Store, QueriesAreBounded) {
   Dir d;
-  auto s = Open(d.path, 40);
-  ASSERT_TRUE(s);
-  std::vector<Span> none;
-  for (int k = 0; k < 4; ++k) {
-    std::vector<Event> batch;
-    for (int i = 1; i <= 20'000; ++i) batch.push_back(Make(k * 20'000 + i, Now(), std::to_string(k * 20'000 + i)));
-    ASSERT_TRUE(static_cast<bool>(s->Append(batch, none)));
-  }
-  EXPECT_EQ(Count(*s), 80'000u);
-  auto limited = s->Events({.limit = 7});
-  if (limited) {
+  {
+    auto s = Open(d.path);
+    ASSERT_TRUE(s);
+    std::vector<Span> none;
+    for (int k = 0; k < 4; ++k) {
+      std::vector<Event> batch;
+      for (int i = 1; i <= 20'000; ++i) batch.push_back(Make(k * 20'000 + i, Now(), std::to_string(k * 20'000 + i)));
+      ASSERT_TRUE(static_cast<bool>(s->Append(batch, none)));
+    }
+    EXPECT_EQ(Count(*s), 80'000u);
+    auto limited = s->Events({.limit = 7});
+    ASSERT_TRUE(static_cast<bool>(limited));
     EXPECT_EQ(limited->size(), 7u);
   }
-  auto all = s->Events({.limit = 1'000'000});  // reading all of them takes longer than 40 ms
+  auto s = Open(d.path, 2);
+  ASSERT_TRUE(s);
+  auto all = s->Events({.limit = 1'000'000});  // reading all of them takes longer than 2 ms
   ASSERT_FALSE(static_cast<bool>(all));
   EXPECT_NE(all.error().ToString().find("timed out"), std::string::npos) << all.error().ToString();
 }
