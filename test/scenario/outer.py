@@ -98,6 +98,14 @@ class Outer:
     def signal(self, pid, sig):
         self.finish(self.start("signal", pid=pid, sig=int(sig)))
 
+    def kill(self, pid):
+        """SIGKILL, unless it has ended by itself."""
+        if pid not in self.exited:
+            try:
+                self.signal(pid, signal.SIGKILL)
+            except OSError:
+                pass
+
     def wait(self, pid, timeout):
         """Return code of a spawned process, None when it still runs."""
         with self._wake:

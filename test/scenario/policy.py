@@ -55,6 +55,7 @@ def refused_by_sidecar(mesh):
     enter = mesh.namespace("nacker", "10.77.200.1")
     holder = mesh.outer.spawn(enter + ["python3", "-c", "import socket,time; s=socket.create_server(('0.0.0.0', 15006)); time.sleep(999)"],
                               mesh.dir + "/logs/holder.log")
+    mesh.until(lambda: ":15006" in mesh.outer.run(enter + ["ss", "-Hltn"]).out, 5, "the port's holder does not start")
     weft = mesh.outer.spawn(enter + [BIN + "/tools/weft/weft", "run", "--no-netns", "--no-intercept", "--service", "nacker", "--address", "10.77.200.1",
                                      "--port", "8000", "--ready", "none", "--run-dir", mesh.dir + "/run-nacker", "--join-token-file", mesh.token("nacker"),
                                      "--xds-server", "10.77.0.1:15012", "--", "sleep", "infinity"], mesh.dir + "/logs/nacker.log")
@@ -73,7 +74,7 @@ def refused_by_sidecar(mesh):
         return n["reason"][:120]
     finally:
         for pid in (weft, holder):
-            mesh.outer.signal(pid, 9)
+            mesh.outer.kill(pid)
 
 
 def stock_envoy(mesh):
@@ -111,7 +112,7 @@ def stock_envoy(mesh):
         e = mesh.until(edge, 6, "no mTLS edge legacy -> catalog")
         expect(e["source_identity"].endswith("/ns/default/sa/legacy"), "identity: " + e["source_identity"])
     finally:
-        mesh.outer.signal(pid, 9)
+        mesh.outer.kill(pid)
 
 
 PROMISES = [broken_policy, command_line, refused_by_sidecar, stock_envoy]
