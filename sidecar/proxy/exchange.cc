@@ -240,6 +240,7 @@ void Exchange::SendResponseHead(http::HeaderMap& head, bool end) {
   replay_.Clear(), again_.Clear();
   conn_->codec().SendHead(id_, head, end);
   conn_->MarkDirty();
+  if (upgrade_) conn_->Consumed(id_, 0);  // bytes that waited for the tunnel are read now
 }
 
 void Exchange::PumpResponse() {
