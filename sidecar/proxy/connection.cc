@@ -64,6 +64,7 @@ void Connection::Start() {
   listener_stats_ = &core_->ListenerStatsOf(*listener_->config);
   base::Cells::Local().Add(listener_stats_->cx_total);
   base::Cells::Local().Add(listener_stats_->cx_active);
+  ++listener_stats_->open;
   core_->OnConnectionOpen(this);
   core_->loop()->Watch(transport_.fd(), this);
   if (!SniffNeeded()) return Match();
@@ -336,7 +337,7 @@ void Connection::AbortNow() {
 void Connection::CloseNow() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  timer_.Cancel(), second_goaway_.Cancel();
+  timer_.Cancel(), second_goaway_.Cancel(), age_timer_.Cancel();
   flush_.Unlink(), input_.Unlink();
   if (transport_.open()) {
     if (transport_.tls_failed()) transport_.Write();  // the alert that says why
@@ -346,6 +347,7 @@ void Connection::CloseNow() {
   base::Cells& cells = base::Cells::Local();
   cells.Add(listener_stats_->cx_destroy);
   cells.Sub(listener_stats_->cx_active);
+  --listener_stats_->open;
   if (counted_http_) {
     cells.Add(http_stats_->cx_destroy);
     cells.Sub(http_stats_->cx_active);

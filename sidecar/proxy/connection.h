@@ -110,6 +110,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   std::unique_ptr<Relay> relay_;
   base::List<Exchange> exchanges_;
   size_t exchange_count_ = 0;
+  uint32_t requests_ = 0;
   HttpStats* http_stats_ = nullptr;
   ListenerStats* listener_stats_ = nullptr;
   uint64_t reported_rx_ = 0, reported_tx_ = 0;
@@ -118,6 +119,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   upstream::MemberTask<Connection, &Connection::Reap> reap_{this};
   upstream::MemberTimer<Connection, &Connection::OnTimer> timer_{this};  // of the present state
   upstream::MemberTimer<Connection, &Connection::OnSecondGoaway> second_goaway_{this};
+  upstream::MemberTimer<Connection, &Connection::StartDrain> age_timer_{this};
 };
 
 }  // namespace weft::proxy

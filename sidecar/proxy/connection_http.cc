@@ -57,6 +57,7 @@ void Connection::StartHttp(bool h2) {
     codec_->StartDrain();
     core_->loop()->Arm(&second_goaway_, base::kSecond);
   }
+  if (uint64_t age = hcm().common.max_connection_duration_ns) core_->loop()->Arm(&age_timer_, age);
   ArmIdle();
   MarkDirty();
 }
@@ -71,6 +72,9 @@ codec::Inbound* Connection::OnNewStream(codec::StreamId id) {
   Exchange* e = core_->NewExchange();
   exchanges_.PushBack(e);
   ++exchange_count_;
+  // Scheduled, not done here: we are inside the codec.
+  uint32_t most = hcm().common.max_requests_per_connection;
+  if (most && ++requests_ == most) core_->loop()->Arm(&age_timer_, 0);
   return e->Begin(this, id);
 }
 

@@ -80,6 +80,14 @@ void WorkerCore::Adopt(int fd, const std::string& listener, const model::Address
   if (snapshot && !draining_) {
     for (const auto& l : snapshot->listeners) {
       if (l->config->name != listener) continue;
+      // Each worker takes its share of the listener's limit; placement keeps them even.
+      if (l->config->max_connections) {
+        ListenerStats& stats = ListenerStatsOf(*l->config);
+        if (stats.open * worker_->peers().size() >= *l->config->max_connections) {
+          base::Cells::Local().Add(stats.cx_overflow);
+          break;
+        }
+      }
       (new Connection(this, fd, l, peer))->Start();
       return;
     }

@@ -47,6 +47,7 @@ struct ListenerStats {  // listener.<address>.
   explicit ListenerStats(const std::string& address);
   base::StatId cx_total, cx_active, cx_destroy, cx_overflow, pre_cx_timeout, no_filter_chain_match, ssl_handshake,
       ssl_connection_error, ssl_fail_verify_no_cert, ssl_fail_verify_error, ssl_fail_verify_san, rbac_denied, rbac_allowed;
+  uint64_t open = 0;  // this worker's connections
 };
 
 struct ClusterStats {  // cluster.<name>.
