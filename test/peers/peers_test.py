@@ -9,6 +9,7 @@ import hashlib
 import http.server
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -62,6 +63,19 @@ def leaf(name, san, issuer):
     openssl("x509", "-req", "-in", csr, "-CA", issuer[1], "-CAkey", issuer[0], "-CAcreateserial", "-days", "1",
             "-extfile", ext, "-out", crt)
     return key, crt
+
+
+def free_port():
+    """For programs that cannot choose one: free for TCP and UDP, below the range that connections are given theirs from."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            try:
+                udp.bind(("127.0.0.1", port))
+                tcp.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
 
 
 class App(http.server.BaseHTTPRequestHandler):
@@ -440,8 +454,7 @@ class UpstreamTls(unittest.TestCase):
             f()
 
     def server(self, who, *extra):
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         argv = ["openssl", "s_server", "-accept", "127.0.0.1:%d" % port, "-www", "-cert", CERTS[who][1], "-key", CERTS[who][0],
                 "-CAfile", CERTS["ca"][1]] + list(extra)
         p = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -482,8 +495,7 @@ class UpstreamTls(unittest.TestCase):
 class Tcp(unittest.TestCase):
     def test_redis_through_two_sidecars_with_mutual_tls(self):
         need("redis-server", "redis-cli")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         redis = subprocess.Popen(["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", DIR],
                                  stdout=subprocess.DEVNULL)
         stops = [lambda: (redis.kill(), redis.wait())]
@@ -629,8 +641,7 @@ class Grpc(unittest.TestCase):
     def test_unary_statuses_and_streams(self):
         if not GRPC:
             raise unittest.SkipTest("the grpc++ programs were not given")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         app = subprocess.Popen([GRPC[0], "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stops = [lambda: (app.kill(), app.wait())]
         try:
@@ -699,9 +710,7 @@ class Dns(unittest.TestCase):
         names = [{"name": "cart.default.mesh", "endpoint": {"address_list": {"address": ["240.64.0.1"]}}, "answer_ttl": "30s"}]
         config = {"@type": EXT + "filters.udp.dns_filter.v3.DnsFilterConfig", "stat_prefix": "mesh",
                   "server_config": {"inline_dns_table": {"virtual_domains": names}}}
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         s = Sidecar([{"name": "dns", "address": address(port, protocol="UDP"),
                       "listener_filters": [{"name": "envoy.filters.udp.dns_filter", "typed_config": config}]}], [])
         try:
