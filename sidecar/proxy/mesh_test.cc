@@ -281,45 +281,6 @@ TEST(Pools, SecondConnectionWhenStreamsAreExhaustedAndGoaway) {
   EXPECT_EQ(app.connections(), 6);
 }
 
-TEST(Limits, RequestTimeConnectionsAndRequestsPerConnection) {
-  TestServer app({.handler = [](ServerStream& s) {
-    if (s.complete()) s.Respond("200", "ok");
-  }});
-  Mesh mesh;
-  mesh.AddCluster("app", {app.port()});
-  mesh.hcm.request_timeout_ns = 30 * base::kMs;
-  mesh.hcm.common.max_requests_per_connection = 2;
-  mesh.listener.max_connections = 2;
-  mesh.Start();
-  {
-    TestClient slow(mesh.port(), true);
-    auto* call = slow.Open("POST", "/", {}, false);
-    slow.Send(call, "some", false);
-    Reply r = slow.Finish(call);
-    EXPECT_EQ(r.status, "408");
-    EXPECT_EQ(r.body, "request timeout");
-    EXPECT_EQ(mesh.NextRecord().detail, "request_overall_timeout");
-    slow.Close();
-  }
-  while (mesh.plane->active_connections() != 0) std::this_thread::yield();
-  {
-    TestClient c(mesh.port());
-    EXPECT_EQ(c.Get("/").status, "200");
-    EXPECT_EQ(c.Get("/").status, "200");
-    // The limit takes hold within a turn or two; from then on an answer ends the connection.
-    int more = 0;
-    while (more < 100'000 && !c.Get("/").reset) ++more;
-    EXPECT_LT(more, 100'000);
-    EXPECT_TRUE(c.closed());
-  }
-  while (mesh.plane->active_connections() != 0) std::this_thread::yield();
-  TestClient one(mesh.port()), two(mesh.port());
-  EXPECT_EQ(one.Get("/").status, "200");
-  EXPECT_EQ(two.Get("/").status, "200");
-  TestClient three(mesh.port());
-  EXPECT_EQ(three.ReadRaw(1), "");
-}
-
 TEST(Pools, PeerThatIsGoneWithoutAWordIsFound) {
   // Speaks HTTP/2 as far as its empty SETTINGS, then nothing.
   TestServer gone({.raw = [](const std::string& got) { return got.empty() ? std::string("\0\0\0\4\0\0\0\0\0", 9) : ""; }});
@@ -461,7 +422,10 @@ TEST(Tcp, PassthroughToItselfIsRefused) {
   EXPECT_EQ(c.ReadRaw(1), "");
   Record rec = mesh.NextRecord();
   EXPECT_EQ(rec.detail, "no_original_destination");
-  while (mesh.plane->active_connections() != 0) std::this_thread::yield();  // the worker closes after it recorded
+  // The worker writes the record before it reaps the connection.
+  for (auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5); mesh.plane->active_connections() != 0 && std::chrono::steady_clock::now() < end;)
+    std::this_thread::yield();
+  EXPECT_EQ(mesh.plane->active_connections(), 0u);
 }
 
 TEST(Tcp, NetworkRbacAndTlsBothSides) {

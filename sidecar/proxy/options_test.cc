@@ -35,7 +35,7 @@ TEST(Options, RequestTimeoutEndsAnUploadThatStalls) {
     if (s.complete()) s.Respond("200", "ok");
   }});
   Mesh mesh;
-  mesh.hcm.request_timeout_ns = 100'000'000;
+  mesh.hcm.request_timeout_ns = 1'000'000'000;
   mesh.AddCluster("app", {app.port()});
   mesh.Start();
   TestClient whole(mesh.port());
