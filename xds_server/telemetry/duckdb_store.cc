@@ -209,7 +209,7 @@ Status DuckStore::Open() {
       {"memory_limit", std::to_string(options_.memory_limit_mb) + "MB"},
       {"autoinstall_known_extensions", "false"},
       {"autoload_known_extensions", "false"},
-      {"checkpoint_threshold", "16MB"},  // the log is read again at a start
+      {"checkpoint_threshold", "32MB"},  // the log is read again at a start
       {"temp_directory", options_.directory + "/tmp"},
       {"max_temp_directory_size", "2GB"},
       {"preserve_insertion_order", "false"},
@@ -425,7 +425,16 @@ Status DuckStore::Read(const std::string& sql, const std::vector<Value>& values,
   {
     auto rows = reader->connection->Run(sql, values);
     if (rows) {
-      while ((*rows)->Next()) read(**rows);
+      // The engine is interrupted while it computes; handing out what it found is bounded here.
+      for (size_t n = 1; (*rows)->Next(); ++n) {
+        read(**rows);
+        if (n % 256 == 0 && std::chrono::steady_clock::now() > reader->deadline) {
+          std::lock_guard lock(mu_);
+          reader->expired = true;
+          out = Error("too slow");
+          break;
+        }
+      }
     } else {
       out = rows.error();
     }
