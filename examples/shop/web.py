@@ -39,6 +39,7 @@ def call(request, host, path, method="GET", body=None, timeout=10):
 
 class Service(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body leave in one write, flushed when the request is done
     chaos = {"fail_percent": 0.0, "delay_ms": 0.0}
     args = None
 
@@ -92,6 +93,7 @@ class Service(BaseHTTPRequestHandler):
         self.send_header("connection", "Upgrade")
         self.send_header("sec-websocket-accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
         self.end_headers()
+        self.wfile.flush()
         self.close_connection = True
         try:
             while True:
@@ -107,6 +109,7 @@ class Service(BaseHTTPRequestHandler):
                 data = bytes(b ^ mask[i & 3] for i, b in enumerate(self.rfile.read(n)))
                 size = struct.pack(">BB", 0x80 | op, n) if n < 126 else struct.pack(">BBH", 0x80 | op, 126, n)
                 self.wfile.write(size + data)
+                self.wfile.flush()
                 if op == 8:
                     return
         except OSError:

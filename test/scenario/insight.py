@@ -1,5 +1,6 @@
 """Promises about insight: counts that are exact, traces that join, and answers to why."""
 
+import json
 import os
 import time
 
@@ -66,19 +67,31 @@ def one_trace(mesh):
     return "%d hops" % len(t["hops"])
 
 
+RETRIED = """apiVersion: weft/v1
+kind: Route
+metadata: {name: catalog}
+spec: {rules: [{name: retried, retry: {attempts: 2, on: [5xx]}}]}
+"""
+
+
 def exact_counts(mesh):
     """Edge counts equal the load generator's over 200,000 requests with cancels, resets, retries and errors among them"""
     w = mesh.run("counter", "v1", None, None, ["sleep", "infinity"])
     try:
         mesh.until(lambda: (w.state or {}).get("app"), 20, "the counter's sidecar is not ready")
-        total = 200000
+        mesh.apply(RETRIED)
         chaos(mesh, "catalog", fail_percent=1)
-        counts = mesh.load("catalog", total, "GET /items", connections=32, cancel=0.5, frm=w, timeout=500)()
+        # A pace that leaves the store its share of two cores; faster than it can write, sidecars drop and say how many.
+        http = mesh.load("catalog", 180000, "GET /items", connections=32, rate=2500, cancel=0.5, frm=w, timeout=500)
+        grpc = w.background([mesh.dir + "/bin/grpc_client", "unary", "--target", "pricing:50051", "--requests", "20000", "--bad-percent", "5"], timeout=500)
+        counts, called = http(), json.loads(grpc().out)
         chaos(mesh, "catalog", fail_percent=0)
+        sent = counts["sent"] + called["requests"]
+        expect(called["codes"].get("3") == 1000, "gRPC codes: %s" % called["codes"])
 
         def seen():
             t = mesh.api("GET", "/api/v1/topology?window=300")
-            return next((e["requests"] for e in t["edges"] if (e["source"], e["destination"]) == ("counter", "catalog")), 0)
+            return sum(e["requests"] for e in t["edges"] if e["source"] == "counter" and e["destination"] in ("catalog", "pricing"))
 
         def dropped():
             # The edge is what the caller's sidecar saw, so only its drops are missing from it.
@@ -87,15 +100,17 @@ def exact_counts(mesh):
 
         # The way from the sidecars to the store takes its time on a busy machine: wait as long as it moves.
         last, moved = -1, time.monotonic()
-        while seen() + dropped() != counts["sent"]:
+        while seen() + dropped() != sent:
             now = seen() + dropped()
             if now != last:
                 last, moved = now, time.monotonic()
             if time.monotonic() - moved > 15:
                 raise Unmet("sent %d, the edge says %d, %d dropped; %s; %s" % (
-                    counts["sent"], seen(), dropped(), short(counts), mesh.api("GET", "/api/v1/telemetry")))
+                    sent, seen(), dropped(), short(counts), mesh.api("GET", "/api/v1/telemetry")))
             time.sleep(0.5)
-        return "%d sent, %d counted, %d dropped" % (counts["sent"], seen(), dropped())
+        retried = sum(int(l.rpartition(": ")[2]) for l in w.admin("/stats").splitlines() if "catalog" in l and ".upstream_rq_retry:" in l)
+        return "%d sent (%d cancelled, %d retried, %d gRPC errors), %d counted, %d dropped" % (
+            sent, counts["cancelled"], retried, called["codes"]["3"], seen(), dropped())
     finally:
         mesh.outer.signal(w.pid, 9)
         mesh.workloads.remove(w)
