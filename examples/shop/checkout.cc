@@ -24,6 +24,7 @@ void Quote(const httplib::Request& in, httplib::Response& out, const std::string
   if (!client) {
     client = std::make_unique<httplib::Client>(cart);
     client->set_keep_alive(true);
+    client->set_tcp_nodelay(true);
   }
   const std::string user = in.has_param("user") ? in.get_param_value("user") : "guest";
   auto got = client->Get(("/cart/" + user).c_str(), headers);
@@ -75,6 +76,7 @@ int main(int argc, char** argv) {
   httplib::Server server;
   server.new_task_queue = [] { return new httplib::ThreadPool(64); };
   server.set_keep_alive_max_count(1u << 30);
+  server.set_tcp_nodelay(true);  // head and body are two writes
   server.Get("/healthz", [](const httplib::Request&, httplib::Response& out) { out.set_content("ok\n", "text/plain"); });
   server.Get("/quote", [&](const httplib::Request& in, httplib::Response& out) { Quote(in, out, cart, stub.get()); });
   std::thread serving([&] {

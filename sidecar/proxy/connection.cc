@@ -186,19 +186,37 @@ void Connection::AfterTransport() {
   if (PickCodec() || !transport_.in.empty() || transport_.eof() || transport_.broken()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
 }
 
-bool Connection::NetworkAllowed() {
-  for (const auto& config : chain_->network_rbac) {
+filters::rbac::Verdict Connection::NetworkVerdict(const model::FilterChain& chain) {
+  filters::rbac::Verdict verdict;
+  verdict.allowed = true;
+  for (const auto& config : chain.network_rbac) {
     filters::rbac::Input in;
     in.peer = peer_info(), in.destination = &destination_, in.direct_remote = &peer_, in.server_name = sni_;
-    filters::rbac::Verdict v = filters::rbac::Evaluate(*config, in);
-    base::Cells::Local().Add(v.allowed ? listener_stats_->rbac_allowed : listener_stats_->rbac_denied);
-    if (v.allowed) continue;
-    std::string detail = "rbac_access_denied_matched_policy[" + std::string(v.policy.empty() ? "none" : v.policy) + "]";
-    RecordRefusal(ResponseFlag::kUnauthorizedExternalService, detail.c_str(), v.policy, "");
-    AbortNow();
-    return false;
+    verdict = filters::rbac::Evaluate(*config, in);
+    base::Cells::Local().Add(verdict.allowed ? listener_stats_->rbac_allowed : listener_stats_->rbac_denied);
+    if (!verdict.allowed) break;
   }
-  return true;
+  return verdict;
+}
+
+static std::string DeniedDetail(const filters::rbac::Verdict& v) {
+  return "rbac_access_denied_matched_policy[" + std::string(v.policy.empty() ? "none" : v.policy) + "]";
+}
+
+bool Connection::NetworkAllowed() {
+  const filters::rbac::Verdict v = NetworkVerdict(*chain_);
+  if (v.allowed) return true;
+  RecordRefusal(ResponseFlag::kUnauthorizedExternalService, DeniedDetail(v).c_str(), v.policy, "");
+  AbortNow();
+  return false;
+}
+
+void Connection::Reconsider(const model::ListenerEntry& now) {
+  if (state_ != State::kTcp || !relay_) return;
+  const model::FilterChain* chain = model::Match(*now.config, Info());
+  if (!chain) return;  // the listener knows this destination no more: what is open may finish
+  const filters::rbac::Verdict v = NetworkVerdict(*chain);
+  if (!v.allowed) relay_->Refuse(v.policy, DeniedDetail(v));
 }
 
 bool Connection::OriginalTarget(const model::Cluster& cluster, model::Address* to) const {

@@ -15,6 +15,7 @@
 #include "sidecar/codec/codec.h"
 #include "sidecar/filters/listener/http_inspector.h"
 #include "sidecar/filters/listener/tls_inspector.h"
+#include "sidecar/filters/rbac/rbac.h"
 #include "sidecar/model/chain_match.h"
 #include "sidecar/proxy/core.h"
 #include "sidecar/upstream/transport.h"
@@ -61,6 +62,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   // HTTP/2: GOAWAY in two steps a second apart; HTTP/1: "connection: close" with the next answer, and with the second
   // step idle connections close when the whole plane drains (before, a request could be on its way to them).
   void StartDrain();
+  // The listener changed: an open TCP connection that its rules now refuse is cut, as a new one would be refused.
+  void Reconsider(const model::ListenerEntry& now);
   // Graceful: what is queued is sent, then FIN, then the peer has a moment to read it.
   void CloseAfterFlush();
   void CloseNow();
@@ -84,6 +87,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void OnChain();
   void AfterTransport();
   bool NetworkAllowed();
+  // The verdict of the first of the chain's rule sets that refuses; allowed when none does.
+  filters::rbac::Verdict NetworkVerdict(const model::FilterChain& chain);
   bool PickCodec();
   void StartHttp(bool h2);
   void HttpInput(bool changed);

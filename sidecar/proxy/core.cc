@@ -48,7 +48,9 @@ void WorkerCore::Swap(model::SnapshotPtr snapshot, ListenSockets sockets) {
   for (Connection *c = connections_.front(), *following; c; c = following) {
     following = connections_.Next(c);
     const model::ListenerEntry* now = current_->FindListener(c->listener().config->name);
-    if (!now || (now->config != c->listener().config && now->config->key != c->listener().config->key)) c->StartDrain();
+    if (now && (now->config == c->listener().config || now->config->key == c->listener().config->key)) continue;
+    if (now) c->Reconsider(*now);
+    c->StartDrain();
   }
 }
 

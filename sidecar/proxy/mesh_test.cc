@@ -465,6 +465,22 @@ TEST(Tcp, NetworkRbacAndTlsBothSides) {
   rec = mesh.NextRecord();
   EXPECT_EQ(rec.detail, "rbac_access_denied_matched_policy[none]");
   EXPECT_EQ(rec.peer_identity, kFront);
+
+  // New rules are for open connections, too.
+  TestClient open(mesh.port(), false, pki.Client(kCart, kFront, {}));
+  open.SendRaw("hello");
+  EXPECT_EQ(open.ReadRaw(5), "hello");
+  auto others = std::make_shared<model::RbacRules>(*rules);
+  others->policies[0].principals[0].string.value = kFront;
+  auto changed = std::make_shared<model::RbacConfig>();
+  changed->rules = others;
+  mesh.chain.network_rbac = {changed};
+  mesh.listener.key = "other rules";
+  mesh.Publish();
+  EXPECT_EQ(open.ReadRaw(1), "");
+  rec = mesh.NextRecord();
+  EXPECT_EQ(rec.detail, "rbac_access_denied_matched_policy[none]");
+  EXPECT_EQ(rec.request_bytes, 5u);
 }
 
 }  // namespace

@@ -290,6 +290,13 @@ void Relay::Fail(ResponseFlag flag, const char* detail) {
   End(true);
 }
 
+void Relay::Refuse(std::string_view policy, const std::string& detail) {
+  if (finished_) return;
+  record_->policy = policy;
+  record_->connection_termination = detail;
+  Fail(ResponseFlag::kUnauthorizedExternalService, detail.c_str());
+}
+
 void Relay::OnTimer() {
   ConnectFailed(Failure::kConnectTimeout, state_ == State::kHandshake ? "TLS handshake timeout" : "connect timeout");
 }
