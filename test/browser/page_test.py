@@ -170,6 +170,7 @@ def visit(page, base, trace):
     page.wait("document.querySelector('main')?.textContent.includes('No sidecar has connected')")
     page.eval("location.hash = '#/policies'")
     page.wait("document.querySelector('.object summary')?.textContent.includes('Traffic')")
+    page.wait("document.querySelector('.history .row')")
     page.eval("document.querySelector('.history .row').click()")
     page.wait("document.querySelector('.history .diff .add')?.textContent.includes('apiVersion')")
     no_markup(page, 'policies')

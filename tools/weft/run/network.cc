@@ -89,12 +89,10 @@ int MakeNamespace(const std::string& bridge, const std::string& address) {
   close(home);
   const std::string link = "weft-" + std::to_string(AddressIndex(address));
   const std::string ns_path = "/proc/" + std::to_string(getpid()) + "/fd/" + std::to_string(ns);
-  std::string error;
-  if (Exists(link)) error = IpBatch("link del " + link + "\n");  // left by an end that is being torn down
-  if (error.empty()) {
-    error = IpBatch("link add " + link + " type veth peer name eth0 netns " + ns_path + "\nlink set " + link + " master " +
-                    bridge + " up\n");
-  }
+  // Left by an end that is being torn down: the kernel may be first, so a failure says nothing; `link add` would tell.
+  if (Exists(link)) IpBatch("link del " + link + "\n");
+  std::string error = IpBatch("link add " + link + " type veth peer name eth0 netns " + ns_path + "\nlink set " + link + " master " + bridge +
+                  " up\n");
   if (error.empty()) {
     InNamespace(ns, [&] {
       error = IpBatch("link set lo up\naddr add " + address + "/16 dev eth0\nlink set eth0 up\nroute add default via " +

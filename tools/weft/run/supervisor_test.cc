@@ -150,7 +150,7 @@ TEST_F(WeftRun, KillNineLeavesNothingBehindButFilesAndTheNextStartCleansThose) {
   EXPECT_EQ(StartTime(i.app), 0u);
   EXPECT_EQ(StartTime(i.sidecar), 0u);
   auto [out, code] = Run("", "true");
-  EXPECT_EQ(code, 0);
+  EXPECT_EQ(code, 0) << Slurp(dir_ + "/stderr");
   EXPECT_NE(Slurp(dir_ + "/stderr").find("cleaned up after " + i.id), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(dir_ + "/run/" + i.id));
   EXPECT_FALSE(KillLeftovers(i.id)) << "the forked sleep survived";
