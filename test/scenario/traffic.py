@@ -106,7 +106,8 @@ def breaker(mesh):
     mesh.apply("apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: catalog}\nspec:\n  breakers: {max_requests: 3, max_pending_requests: 2, max_connections: 4}\n")
     mesh.await_push()
     chaos(mesh, "catalog", delay_ms=200)
-    flood = mesh.load("catalog", 600, "GET /items", connections=60)
+    # Refusals are instant, so an unpaced flood would be over before anybody else could ask.
+    flood = mesh.load("catalog", 1000, "GET /items", connections=60, rate=250)
     seen = {}
 
     def overloaded():
