@@ -30,6 +30,11 @@ struct HostCell {
   Gauge32 interval_total{0}, interval_success{0};   // since the last sweep
   std::atomic<bool> ejected{false};
   Count64 ejected_until_ns{0};
+  Gauge32 run_kinds{0};      // of the errors in a row that were our own: bits of Outcome::Kind
+  Gauge32 last_status{0};    // of the last answer that counted as an error
+  // Of the last ejection, for whoever has to say why the host is out: outlier.h, WhyEjected().
+  Count64 ejected_at_ns{0};
+  Gauge32 ejected_rule{0}, ejected_errors{0}, ejected_kinds{0}, ejected_status{0};
   Gauge32 ejections{0};      // how often it was ejected lately: multiplies the ejection time
 };
 

@@ -167,6 +167,30 @@ TEST_F(ClusterTest, ConsecutiveErrorsEjectAndTheHostReturns) {
   EXPECT_GT(Picks(500).count("1:80"), 0u);
 }
 
+TEST_F(ClusterTest, AnEjectionSaysWhyAndForHowLong) {
+  for (int i = 1; i <= 4; ++i) Add(i);
+  Outlier({.consecutive_gateway = 2, .consecutive_local = 3, .enforce_5xx = 0, .enforce_gateway = 100, .max_ejection_percent = 100,
+           .split_local_errors = true});
+  Build();
+  EXPECT_FALSE(WhyEjected(*At(0).cell));
+  Report(entry, At(0), {.kind = Outcome::kReset}, now);
+  Report(entry, At(0), {.status = 200}, now);  // the reset is forgotten
+  for (auto kind : {Outcome::kTimeout, Outcome::kConnectFailure, Outcome::kTimeout}) Report(entry, At(0), {.kind = kind}, now);
+  auto why = WhyEjected(*At(0).cell);
+  ASSERT_TRUE(why);
+  EXPECT_STREQ(why->rule, "consecutive_local_origin_failure");
+  EXPECT_EQ(why->kinds, "connect_failure,timeout");
+  EXPECT_EQ(why->errors, 3u);
+  EXPECT_EQ(why->at_ns, now);
+  EXPECT_GT(why->until_ns, now);
+  for (int i = 0; i < 2; ++i) Report(entry, At(1), {.status = 503}, now);
+  why = WhyEjected(*At(1).cell);
+  ASSERT_TRUE(why);
+  EXPECT_STREQ(why->rule, "consecutive_gateway_failure");
+  EXPECT_EQ(why->kinds, "503");
+  EXPECT_EQ(why->errors, 2u);
+}
+
 TEST_F(ClusterTest, EjectionLimits) {
   for (int i = 1; i <= 10; ++i) Add(i);
   Outlier({.consecutive_5xx = 1, .max_ejection_percent = 20});

@@ -12,7 +12,7 @@ constexpr auto kRelaxed = std::memory_order_relaxed;
 enum class Cause { k5xx, kGateway, kLocal, kSuccessRate, kFailurePercent };
 
 // Ejects unless too many are out already. Call with cells.mutex held.
-bool Eject(const model::ClusterEntry& entry, HostCell& cell, Cause cause, uint64_t now) {
+bool Eject(const model::ClusterEntry& entry, HostCell& cell, Cause cause, uint32_t errors, uint64_t now) {
   const model::OutlierConfig& config = *entry.config->outlier;
   ClusterCells& cells = *entry.cells;
   if (cell.ejected.load(kRelaxed)) return false;
@@ -32,6 +32,9 @@ bool Eject(const model::ClusterEntry& entry, HostCell& cell, Cause cause, uint64
   uint64_t most = std::max(config.max_ejection_ns, config.base_ejection_ns);
   uint64_t time = std::min(most, config.base_ejection_ns * n);
   cell.ejected_until_ns.store(now + time, kRelaxed);
+  cell.ejected_at_ns.store(now, kRelaxed), cell.ejected_rule.store(static_cast<uint32_t>(cause), kRelaxed);
+  cell.ejected_errors.store(errors, kRelaxed), cell.ejected_kinds.store(cell.run_kinds.exchange(0, kRelaxed), kRelaxed);
+  cell.ejected_status.store(cell.last_status.load(kRelaxed), kRelaxed);
   cell.consecutive_5xx.store(0, kRelaxed), cell.consecutive_gateway.store(0, kRelaxed), cell.consecutive_local.store(0, kRelaxed);
   cell.ejected.store(true, kRelaxed);
   if (now + time < cells.next_return_ns.load(kRelaxed)) cells.next_return_ns.store(now + time, kRelaxed);
@@ -61,7 +64,7 @@ bool Count(const model::ClusterEntry& entry, HostCell& cell, Gauge32& run, uint3
   run.store(0, kRelaxed);
   if (!Enforced(enforce, cell, now)) return false;
   std::lock_guard lock(entry.cells->mutex);
-  return Eject(entry, cell, cause, now);
+  return Eject(entry, cell, cause, n, now);
 }
 
 void BringBack(const model::ClusterEntry& entry, uint64_t now) {
@@ -103,12 +106,12 @@ void CompareRates(const model::ClusterEntry& entry, uint64_t now) {
     for (const Rate& r : rates) variance += (r.success - mean) * (r.success - mean) / static_cast<double>(rates.size());
     double threshold = mean - std::sqrt(variance) * config.success_rate_stdev / 1000.0;
     for (const Rate& r : rates)
-      if (r.success < threshold && Enforced(config.enforce_success_rate, *r.cell, now)) Eject(entry, *r.cell, Cause::kSuccessRate, now);
+      if (r.success < threshold && Enforced(config.enforce_success_rate, *r.cell, now)) Eject(entry, *r.cell, Cause::kSuccessRate, 0, now);
   }
   if (config.enforce_failure_percent && failing.size() >= std::max<uint32_t>(1, config.failure_percent_min_hosts)) {
     for (const Rate& r : failing)
       if (100 - r.success >= config.failure_percent_threshold && Enforced(config.enforce_failure_percent, *r.cell, now))
-        Eject(entry, *r.cell, Cause::kFailurePercent, now);
+        Eject(entry, *r.cell, Cause::kFailurePercent, 0, now);
   }
 }
 
@@ -127,11 +130,16 @@ bool Report(const model::ClusterEntry& entry, const Host& host, const Outcome& o
     if (cell.consecutive_5xx.load(kRelaxed)) cell.consecutive_5xx.store(0, kRelaxed);
     if (cell.consecutive_gateway.load(kRelaxed)) cell.consecutive_gateway.store(0, kRelaxed);
     if (cell.consecutive_local.load(kRelaxed)) cell.consecutive_local.store(0, kRelaxed);
+    if (cell.run_kinds.load(kRelaxed)) cell.run_kinds.store(0, kRelaxed);
     return false;
   }
+  if (local) cell.run_kinds.fetch_or(1u << outcome.kind, kRelaxed);
+  else cell.last_status.store(outcome.status, kRelaxed);
   if (local && config->split_local_errors)
     return Count(entry, cell, cell.consecutive_local, config->consecutive_local, config->enforce_local, Cause::kLocal, now);
-  if (!local && config->split_local_errors && cell.consecutive_local.load(kRelaxed)) cell.consecutive_local.store(0, kRelaxed);
+  if (!local && config->split_local_errors && cell.consecutive_local.load(kRelaxed)) {
+    cell.consecutive_local.store(0, kRelaxed), cell.run_kinds.store(0, kRelaxed);
+  }
 
   // Without the split our own failures count as 503 (504 for time), as in Envoy.
   bool gateway = local || (outcome.status >= 502 && outcome.status <= 504);
@@ -142,6 +150,22 @@ bool Report(const model::ClusterEntry& entry, const Host& host, const Outcome& o
     cell.consecutive_gateway.store(0, kRelaxed);
   }
   return Count(entry, cell, cell.consecutive_5xx, config->consecutive_5xx, config->enforce_5xx, Cause::k5xx, now) || ejected;
+}
+
+std::optional<EjectionInfo> WhyEjected(const HostCell& cell) {
+  static constexpr const char* kRules[] = {"consecutive_5xx", "consecutive_gateway_failure", "consecutive_local_origin_failure",
+                                           "success_rate", "failure_percentage"};
+  static constexpr const char* kKinds[] = {"", "connect_failure", "connect_timeout", "reset", "timeout", "refused_stream"};
+  if (!cell.ejected.load(kRelaxed)) return std::nullopt;
+  auto cause = static_cast<Cause>(cell.ejected_rule.load(kRelaxed));
+  EjectionInfo out{kRules[static_cast<int>(cause)], "", cell.ejected_errors.load(kRelaxed), cell.ejected_at_ns.load(kRelaxed),
+                   cell.ejected_until_ns.load(kRelaxed)};
+  uint32_t kinds = cell.ejected_kinds.load(kRelaxed);
+  for (uint32_t k = Outcome::kConnectFailure; k <= Outcome::kRefusedStream; ++k) {
+    if (kinds & (1u << k)) out.kinds += (out.kinds.empty() ? "" : ",") + std::string(kKinds[k]);
+  }
+  if (out.kinds.empty() && cell.ejected_status.load(kRelaxed)) out.kinds = std::to_string(cell.ejected_status.load(kRelaxed));
+  return out;
 }
 
 void Sweep(const model::ClusterEntry& entry, uint64_t now) {

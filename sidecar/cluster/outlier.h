@@ -10,6 +10,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "sidecar/cluster/host_set.h"
 #include "sidecar/model/snapshot.h"
@@ -31,6 +33,17 @@ struct Outcome {
 // Returns true when this report ejected the host.
 bool Report(const model::ClusterEntry& entry, const Host& host, const Outcome& outcome, uint64_t now_ns);
 void Sweep(const model::ClusterEntry& entry, uint64_t now_ns);
+
+// Why and for how long a host is out. Values of an ejection that another thread is writing may be mixed; they are for
+// telling people.
+struct EjectionInfo {
+  const char* rule;            // "consecutive_gateway_failure", "consecutive_5xx", "consecutive_local_origin_failure",
+                               // "success_rate", "failure_percentage"
+  std::string kinds;           // of the errors in a row: "timeout,connect_failure", "503"
+  uint32_t errors;             // how many in a row; 0 with the rules that compare rates
+  uint64_t at_ns, until_ns;    // monotonic
+};
+std::optional<EjectionInfo> WhyEjected(const HostCell& cell);  // nothing when it is in
 
 // As Envoy's: UNAVAILABLE → 503, DEADLINE_EXCEEDED → 504, RESOURCE_EXHAUSTED → 429, ...; OK → 200.
 uint16_t GrpcToHttpStatus(int grpc_status);

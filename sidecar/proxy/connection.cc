@@ -136,7 +136,14 @@ void Connection::Match() {
   chain_ = model::Match(*listener_->config, Info());
   if (!chain_ || chain_->end.index() == 0) {
     base::Cells::Local().Add(listener_stats_->no_filter_chain_match);
-    RecordRefusal(ResponseFlag::kNoRouteFound, "filter_chain_not_found", "", "");
+    // Plaintext where only TLS is taken is another refusal than a port that nobody serves: the chain that a TLS client
+    // would have found says who asked for TLS.
+    model::ConnInfo info = Info();
+    info.transport_protocol = "tls";
+    const model::FilterChain* secure = transport_protocol_ == "tls" ? nullptr : model::Match(*listener_->config, info);
+    const bool plaintext = !chain_ && secure && secure->tls;
+    if (plaintext) chain_ = secure;
+    RecordRefusal(ResponseFlag::kNoRouteFound, "filter_chain_not_found", "", plaintext ? "plaintext" : "", "");
     return AbortNow();
   }
   OnChain();
@@ -162,7 +169,8 @@ void Connection::HandshakeFailed() {
   tls::Failure failure = lost ? tls::Failure::kPeerClosed : e->failure();
   AddTlsFailure(*listener_stats_, failure);
   WEFT_LOG(kConnection, kDebug, "TLS handshake with ", peer_text_, " failed: ", tls::FailureName(failure), " ", e->failure_detail());
-  RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "downstream_tls_handshake_failed", "", tls::FailureName(failure));
+  RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "downstream_tls_handshake_failed", "", tls::FailureName(failure),
+                e->failure_detail());
   CloseNow();
 }
 
@@ -206,7 +214,7 @@ static std::string DeniedDetail(const filters::rbac::Verdict& v) {
 bool Connection::NetworkAllowed() {
   const filters::rbac::Verdict v = NetworkVerdict(*chain_);
   if (v.allowed) return true;
-  RecordRefusal(ResponseFlag::kUnauthorizedExternalService, DeniedDetail(v).c_str(), v.policy, "");
+  RecordRefusal(ResponseFlag::kUnauthorizedExternalService, DeniedDetail(v).c_str(), v.policy, "", "");
   AbortNow();
   return false;
 }
@@ -249,7 +257,8 @@ void Connection::Describe(Record& r) const {
   r.local_identity = core_->options().sidecar_identity;
 }
 
-void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure) {
+void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure,
+                               std::string_view tls_detail) {
   auto owned = core_->NewRecord();
   Record& r = *owned;
   Describe(r);
@@ -257,7 +266,11 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
   r.duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
   r.flags.Set(flag);
   r.detail = r.connection_termination = detail;
-  r.policy = policy, r.transport_failure = tls_failure;
+  r.transport_failure = tls_failure, r.transport_failure_detail = tls_detail;
+  r.policy = policy;
+  // Who asked for a proven identity: the TLS mode the chain was made by.
+  if (!tls_failure.empty() && chain_) r.policy = chain_->weft.policy, r.policy_revision = chain_->weft.revision;
+  MintTrace(r);
   if (chain_ && chain_->tcp()) r.access_logs = chain_->tcp()->access_logs;
   if (chain_ && chain_->http()) r.access_logs = chain_->http()->access_logs;
   if (!r.access_logs) r.access_logs = listener_->config->access_logs;
@@ -384,7 +397,7 @@ void Connection::OnTimer() {
       return Sniff(true);
     case State::kHandshake:
       base::Cells::Local().Add(listener_stats_->ssl_connection_error);
-      RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "transport_socket_connect_timeout", "", "handshake_timeout");
+      RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "transport_socket_connect_timeout", "", "handshake_timeout", "");
       return CloseNow();
     case State::kPickCodec:
     case State::kClosing:

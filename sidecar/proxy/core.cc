@@ -178,6 +178,19 @@ void WorkerCore::Finish(std::unique_ptr<Record> record) {
   if (ring.Push(record) && ring.size() * 2 == ring.capacity() && options_.wake) options_.wake();
 }
 
+void WorkerCore::ListEjected(const model::ClusterEntry& entry, AttemptRecord& attempt) {
+  if (!entry.hosts) return;
+  const uint64_t now = loop_->now(), wall = loop_->wall_now();
+  for (const cluster::Host& h : entry.hosts->hosts()) {
+    auto why = cluster::WhyEjected(*h.cell);
+    if (!why || attempt.ejections.size() >= 16) continue;
+    EjectionRecord& e = attempt.ejections.emplace_back();
+    e.endpoint = h.address, e.workload = h.endpoint.workload, e.version = h.endpoint.version;
+    e.rule = why->rule, e.kinds = std::move(why->kinds), e.errors = why->errors;
+    e.at_unix_ns = wall - (now - why->at_ns), e.until_unix_ns = wall + (why->until_ns - now);
+  }
+}
+
 void WorkerCore::OnConnectionOpen(Connection* c) {
   connections_.PushBack(c);
   worker_->CountConnection(1);

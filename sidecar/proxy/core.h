@@ -85,6 +85,9 @@ class WorkerCore {
   std::unique_ptr<Record> NewRecord();
   void Finish(std::unique_ptr<Record> record);  // into the ring to main, or dropped and counted
 
+  // Into the attempt that found no host: which ones are ejected (at most 16), since when and why.
+  void ListEjected(const model::ClusterEntry& entry, AttemptRecord& attempt);
+
   void OnConnectionOpen(Connection* c);
   void OnConnectionClosed(Connection* c);
   void OnRequest(int delta);

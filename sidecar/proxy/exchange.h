@@ -53,6 +53,7 @@ class Exchange final : public base::ListNode {
 
   void StartAttempt();
   AttemptRecord& NextAttemptRecord();
+  void DecidedByCluster();
   void FillBreaker(AttemptRecord& a, const char* outcome, std::string_view detail);
   void NoResponse();
   void AdvanceAttempt();

@@ -208,6 +208,7 @@ void Exchange::Route() {
     record_->flags.Set(ResponseFlag::kUpstreamOverflow);
     overloaded_ = true;
     FillBreaker(NextAttemptRecord(), "overflow", "max_requests");
+    DecidedByCluster();
     return LocalReply(503, "upstream_reset_before_response_started{overflow}",
                       "upstream connect error or disconnect/reset before headers. reset reason: overflow");
   }

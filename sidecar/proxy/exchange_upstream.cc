@@ -18,6 +18,7 @@ AttemptRecord& Exchange::NextAttemptRecord() {
   a.start_offset_ns = Since(), a.duration_ns = a.connect_ns = 0, a.status = 0, a.outcome = "";
   a.host_ejected = a.connection_reused = false;
   a.healthy_hosts = a.total_hosts = 0, a.active_requests = a.max_requests = 0;
+  a.local_address.clear(), a.not_retried = "", a.active_retries = a.max_retries = 0, a.ejections.clear();
   return a;
 }
 
@@ -25,6 +26,11 @@ void Exchange::FillBreaker(AttemptRecord& a, const char* outcome, std::string_vi
   a.active_requests = breakers_->requests.load(std::memory_order_relaxed), a.max_requests = thresholds_->max_requests;
   a.outcome = outcome;
   a.detail = detail;
+}
+
+// What answered was a limit of the cluster: its policy decided, not the route's.
+void Exchange::DecidedByCluster() {
+  record_->policy = entry_->config->weft.policy, record_->policy_revision = entry_->config->weft.revision;
 }
 
 void Exchange::StartAttempt() {
@@ -78,6 +84,8 @@ void Exchange::StartAttempt() {
       }
       cells.Add(stats.cx_none_healthy);
       record_->flags.Set(ResponseFlag::kNoHealthyUpstream);
+      core_->ListEjected(*entry_, a);
+      DecidedByCluster();
       return LocalReply(503, "no_healthy_upstream", "no healthy upstream");
     }
   }
@@ -134,6 +142,7 @@ void Exchange::NoResponse() {
       overloaded_ = true;
       reset_reason_ = "overflow";
       EndAttempt("overflow", stream_.failure_detail, nullptr);
+      DecidedByCluster();
       ReleaseStream();
       return LocalReply(503, "upstream_reset_before_response_started{overflow}",
                         "upstream connect error or disconnect/reset before headers. reset reason: overflow");
@@ -313,12 +322,18 @@ bool Exchange::Retry(const cluster::TryResult& result) {
       cells.Add(stats.rq_retry_limit_exceeded);
       entry_->cells->retry_limit_exceeded.fetch_add(1, std::memory_order_relaxed);
       record_->flags.Set(ResponseFlag::kUpstreamRetryLimitExceeded);
+      record_->attempts[record_->attempt_count - 1].not_retried = "attempts";
     }
     return false;
   }
   if (!breakers_->TryRetry(*thresholds_)) {
     cells.Add(stats.rq_retry_overflow);
     record_->flags.Set(ResponseFlag::kUpstreamOverflow);
+    AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
+    a.not_retried = thresholds_->budget ? "retry_budget" : "max_retries";
+    a.active_retries = breakers_->retries.load(std::memory_order_relaxed), a.max_retries = breakers_->RetryLimit(*thresholds_);
+    a.retry_budget_percent = thresholds_->budget ? thresholds_->budget_percent : 0;
+    DecidedByCluster();
     return false;
   }
   // Waiting helps a host that is busy. One that is not there is left at once when another has not been tried yet.
@@ -352,6 +367,7 @@ void Exchange::AttemptFailed(cluster::TryResult result, ResponseFlag flag, const
 
 void Exchange::FinalFailure(ResponseFlag flag, cluster::TryResult::Kind kind, const std::string& detail) {
   record_->flags.Set(flag);
+  if (kind == cluster::TryResult::kConnectTimeout) DecidedByCluster();
   if (kind == cluster::TryResult::kPerTryTimeout) {
     return LocalReply(504, "upstream_per_try_timeout", "upstream request timeout");
   }
@@ -379,6 +395,8 @@ void Exchange::EndAttempt(const char* outcome, const std::string& detail, const 
   a.duration_ns = static_cast<int64_t>(core_->loop()->now() - attempt_started_ns_);
   a.outcome = outcome;
   a.detail = detail;
+  if (!head_sent_) a.local_address = stream_.local_address;
+  else if (std::string_view(outcome) != "ok") a.local_address = record_->upstream_local;
   if (holds_host_) {
     holds_host_ = false;
     cluster::HostCell& cell = *host_->cell;

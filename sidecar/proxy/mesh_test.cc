@@ -51,6 +51,10 @@ TEST(Chains, NoChainIsRefusedAndCounted) {
   EXPECT_EQ(plain.ReadRaw(1), "");
   Record rec = mesh.NextRecord();
   EXPECT_EQ(rec.detail, "filter_chain_not_found");
+  EXPECT_EQ(rec.transport_failure, "plaintext");
+  // Nobody gave it a name, so it made its own.
+  EXPECT_NE(rec.trace_id[0] | rec.trace_id[8] | rec.trace_id[15], 0);
+  EXPECT_NE(rec.span_id[0] | rec.span_id[3] | rec.span_id[7], 0);
   EXPECT_EQ(web.connections(), 0);
 }
 
@@ -96,6 +100,7 @@ TEST(Identity, UpstreamThatIsNotWhoItShouldBe) {
   EXPECT_TRUE(rec.flags.Has(ResponseFlag::kUpstreamConnectionFailure));
   EXPECT_EQ(std::string(rec.attempts[0].outcome), "tls_" + std::string(tls::FailureName(tls::Failure::kSanMismatch)));
   EXPECT_FALSE(rec.upstream_transport_failure.empty());
+  EXPECT_NE(rec.attempts[0].local_address.find("127.0.0.1:"), std::string::npos);  // the other end's record is found by it
   EXPECT_EQ(app.requests(), 0);
 }
 

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "sidecar/http/ids.h"
+
 namespace weft::proxy {
 namespace {
 
@@ -45,6 +47,15 @@ std::string_view ProtocolText(Protocol p) {
   return "";
 }
 
+void MintTrace(Record& record) {
+  for (auto [to, n] : {std::pair<uint8_t*, size_t>(record.trace_id, 16), {record.span_id, 8}}) {
+    for (size_t i = 0; i < n; i += 8) {
+      uint64_t id = http::RandomId();
+      memcpy(to + i, &id, 8);
+    }
+  }
+}
+
 void Record::Reset() {
   direction = Direction::kUnspecified;
   protocol = upstream_protocol = Protocol::kTcp;
@@ -58,7 +69,7 @@ void Record::Reset() {
   status = 0, grpc_status = -1, flags.bits = 0, connection_id = 0;
   policy_revision = config_revision = 0, retries = 0, attempt_count = 0;
   for (std::string* s :
-       {&request_id, &method, &path, &authority, &user_agent, &detail, &transport_failure, &upstream_transport_failure,
+       {&request_id, &method, &path, &authority, &user_agent, &detail, &transport_failure, &transport_failure_detail, &upstream_transport_failure,
         &connection_termination, &listener, &filter_chain, &route, &virtual_host, &cluster, &stat_prefix, &upstream_host,
         &upstream_local, &downstream_remote, &downstream_direct_remote, &downstream_local, &requested_server_name,
         &tls_version, &tls_cipher, &peer_identity, &peer_subject, &local_identity, &upstream_tls_version,

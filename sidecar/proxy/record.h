@@ -64,6 +64,15 @@ std::string_view ProtocolText(Protocol p);  // "HTTP/1.1", "HTTP/2", "" for TCP:
 
 enum class Direction : uint8_t { kUnspecified, kInbound, kOutbound };  // the listener's traffic_direction
 
+// A host that outlier detection had taken out when no host was left to pick. Times are Unix nanoseconds.
+struct EjectionRecord {
+  std::string endpoint, workload, version;
+  const char* rule = "";        // static: "consecutive_gateway_failure" ... (cluster::EjectionInfo)
+  std::string kinds;            // "timeout,connect_failure"
+  uint32_t errors = 0;          // in a row; 0: a rule that compares rates
+  uint64_t at_unix_ns = 0, until_unix_ns = 0;
+};
+
 // One try of the request at one host.
 struct AttemptRecord {
   std::string endpoint;         // "10.77.0.4:8000", "" when no host was picked
@@ -75,6 +84,12 @@ struct AttemptRecord {
   bool host_ejected = false, connection_reused = false;
   uint32_t healthy_hosts = 0, total_hosts = 0;
   uint64_t active_requests = 0, max_requests = 0;
+  std::string local_address;    // our end of an attempt's connection, where the other end's record is to be found by it:
+                                // TCP, and attempts that failed
+  const char* not_retried = ""; // static; a retry was due and did not happen: "attempts", "retry_budget", "max_retries"
+  uint32_t active_retries = 0, max_retries = 0;  // of the cluster, when not_retried is set
+  double retry_budget_percent = 0;
+  std::vector<EjectionRecord> ejections;         // when no host was picked
 };
 
 struct Record {
@@ -99,6 +114,7 @@ struct Record {
   ResponseFlags flags;
   std::string detail;                       // Envoy's %RESPONSE_CODE_DETAILS%
   std::string transport_failure;            // downstream TLS failure name ("" none): a handshake that was refused
+  std::string transport_failure_detail;     // what was wrong with it, in the engine's words
   std::string upstream_transport_failure;   // of the last attempt that failed in TLS: %UPSTREAM_TRANSPORT_FAILURE_REASON%
   std::string connection_termination;       // %CONNECTION_TERMINATION_DETAILS%
   std::string listener, filter_chain, route, virtual_host, cluster;
@@ -128,5 +144,8 @@ struct Record {
   // Back to the initial state; strings and vectors keep their memory.
   void Reset();
 };
+
+// Names for what no header named: a fresh trace and span, by which a refused or failed connection can be asked about.
+void MintTrace(Record& record);
 
 }  // namespace weft::proxy

@@ -86,6 +86,7 @@ void Relay::Connect() {
     host_ = c.host;
     if (!host_) {
       a.outcome = "no_healthy_host", a.detail = c.why;
+      core_->ListEjected(*entry_, a);
       cells.Add(cluster_->stats.cx_none_healthy);
       return Fail(ResponseFlag::kNoHealthyUpstream, "no_healthy_upstream");
     }
@@ -168,6 +169,7 @@ void Relay::OnReady(uint32_t events) {
     if (error == EINPROGRESS) return;
     if (error) return ConnectFailed(upstream::FailureOf(error), upstream::ErrnoText(error));
     record_->upstream_local = upstream::LocalAddress(up_.fd());
+    record_->attempts[record_->attempt_count - 1].local_address = record_->upstream_local;
     if (entry_->tls) {
       state_ = State::kHandshake;
       up_.StartTls(entry_->tls, tls::Engine::kClient);
@@ -343,6 +345,10 @@ void Relay::End(bool abort_downstream) {
   base::Cells::Local().Sub(stats_.cx_active);
   record_->duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
   record_->upstream_tx_bytes = record_->request_bytes, record_->upstream_rx_bytes = record_->response_bytes;
+  // A connection that went wrong can be asked about: it gets the name that requests have from their headers.
+  ResponseFlags left;
+  left.Set(ResponseFlag::kDownstreamConnectionTermination);
+  if (record_->flags.bits & ~left.bits) MintTrace(*record_);
   core_->Finish(std::move(record_));
   snapshot_.Reset();
   if (conn_->gone()) return;

@@ -62,7 +62,7 @@ void Fill(const proxy::Record& r, const EventOptions& own, uint64_t number, pb::
   e->set_status(r.status);
   e->set_grpc_status(r.grpc ? r.grpc_status : -1);
   e->set_response_flags(r.flags.ToString());
-  e->set_response_detail(Cap(r.detail, 512));
+  e->set_response_detail(Cap(r.transport_failure_detail.empty() ? r.detail : r.transport_failure_detail, 512));
   e->set_route(Cap(r.route, 256));
   e->set_cluster(Cap(r.cluster, 256));
   std::string me = own.service + "." + own.service_namespace;
@@ -94,6 +94,15 @@ void Fill(const proxy::Record& r, const EventOptions& own, uint64_t number, pb::
     p->set_host_ejected(a.host_ejected), p->set_healthy_hosts(a.healthy_hosts), p->set_total_hosts(a.total_hosts);
     p->set_active_requests(a.active_requests), p->set_max_requests(a.max_requests);
     p->set_connection_reused(a.connection_reused), p->set_connect_us(Us(a.connect_ns));
+    p->set_local_address(a.local_address);
+    p->set_not_retried(a.not_retried), p->set_active_retries(a.active_retries), p->set_max_retries(a.max_retries);
+    p->set_retry_budget_percent(a.retry_budget_percent);
+    for (const proxy::EjectionRecord& j : a.ejections) {
+      pb::Ejection* out = p->add_ejections();
+      out->set_endpoint(j.endpoint), out->set_endpoint_workload(j.workload), out->set_endpoint_version(j.version);
+      out->set_rule(j.rule), out->set_errors(j.errors), out->set_kinds(j.kinds);
+      out->set_at_unix_ms(j.at_unix_ns / 1'000'000), out->set_until_unix_ms(j.until_unix_ns / 1'000'000);
+    }
   }
   e->set_request_bytes(r.request_bytes), e->set_response_bytes(r.response_bytes);
   e->set_downstream_address(r.downstream_remote);

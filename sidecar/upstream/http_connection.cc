@@ -235,7 +235,7 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
     if (failure == Failure::kTls) cells.Add(stats.ssl_connection_error);
     // The last hope of those waiting, or one connection of several.
     size_t victims = pool_->connecting_count_ == 0 ? SIZE_MAX : 1;
-    pool_->FailWaiting(victims, failure, detail);
+    pool_->FailWaiting(victims, failure, detail, local_address_);
   } else {
     pool_->ServeWaiting();
   }

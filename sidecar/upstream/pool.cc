@@ -11,7 +11,7 @@ void Stream::Clear() {
   in.bits = 0, in.reset = codec::ResetCode::kNoError, in.error_status = 0, in.error_detail = "";
   in.head.Clear(), in.trailers.Clear(), in.interim.Clear(), in.body.Clear();
   in.body_bytes = in.head_bytes = 0;
-  failure = Failure::kNone, failure_detail.clear();
+  failure = Failure::kNone, failure_detail.clear(), local_address.clear();
   reused = false, connect_ns = 0, id = -1;
 }
 
@@ -47,7 +47,7 @@ void Stream::Finish() {
 Pool::Pool(io::Loop* loop, PoolConfig config) : loop_(loop), config_(std::move(config)) {}
 
 Pool::~Pool() {
-  FailWaiting(SIZE_MAX, Failure::kPoolClosed, "pool closed");
+  FailWaiting(SIZE_MAX, Failure::kPoolClosed, "pool closed", "");
   for (auto* list : {&idle_, &usable_, &full_, &connecting_}) {
     while (HttpConnection* c = list->front()) {
       c->Fail(Failure::kPoolClosed, "pool closed");
@@ -161,7 +161,7 @@ void Pool::ServeWaiting() {
   size_t per_connection = config_.mode == HttpMode::kHttp1 ? 1 : kAssumedHttp2Room;
   if (waiting_count_ > connecting_count_ * per_connection && !StartConnection() && connections_ == 0) {
     cells.Add(config_.stats.rq_pending_overflow, waiting_count_);
-    FailWaiting(SIZE_MAX, Failure::kOverflow, "connections");
+    FailWaiting(SIZE_MAX, Failure::kOverflow, "connections", "");
   }
 }
 
@@ -172,11 +172,11 @@ void Pool::StopWaiting(Stream* s) {
   if (config_.breaker.release_pending) config_.breaker.release_pending(config_.breaker.cell);
 }
 
-void Pool::FailWaiting(size_t n, Failure failure, const std::string& detail) {
+void Pool::FailWaiting(size_t n, Failure failure, const std::string& detail, const std::string& local_address) {
   for (; n > 0 && !waiting_.empty(); --n) {
     Stream* s = waiting_.front();
     StopWaiting(s);
-    s->state = Stream::State::kFailed, s->failure = failure, s->failure_detail = detail;
+    s->state = Stream::State::kFailed, s->failure = failure, s->failure_detail = detail, s->local_address = local_address;
     base::Cells::Local().Add(config_.stats.rq_pending_failure_eject);
     loop_->Schedule(io::Beat::kAdvance, s->task);
   }

@@ -77,6 +77,7 @@ struct Stream : base::ListNode {
   Pool* pool = nullptr;
   codec::Inbound in;
   std::string failure_detail;  // errno text, TLS alert, ...
+  std::string local_address;   // our end of the connection that failed before it could be used, when it had one
   uint64_t connect_ns = 0;     // TCP and TLS of the connection, when it was made for a first request
 
   ~Stream() { Close(codec::ResetCode::kCancel); }
@@ -162,7 +163,7 @@ class Pool {
   bool OpenOn(HttpConnection* c, Stream* s);
   void ServeWaiting();
   void OnStreamDone(HttpConnection* c);
-  void FailWaiting(size_t n, Failure failure, const std::string& detail);
+  void FailWaiting(size_t n, Failure failure, const std::string& detail, const std::string& local_address);
   void StopWaiting(Stream* s);
   void Sort(HttpConnection* c);  // into idle_, busy_ or full_ after a change
 

@@ -176,6 +176,18 @@ void DecodeEvents(const weft::telemetry::v1::EventBatch& batch, const Reporter& 
       t.ejected = a.host_ejected(), t.reused = a.connection_reused();
       t.healthy_hosts = a.healthy_hosts(), t.total_hosts = a.total_hosts();
       t.active_requests = a.active_requests(), t.max_requests = a.max_requests();
+      t.local_address = CleanText(a.local_address(), l.name), t.not_retried = CleanText(a.not_retried(), 32);
+      t.active_retries = a.active_retries(), t.max_retries = a.max_retries();
+      t.retry_budget_percent = a.retry_budget_percent() >= 0 && a.retry_budget_percent() <= 100 ? a.retry_budget_percent() : 0;
+      for (const auto& j : a.ejections()) {
+        if (t.ejections.size() >= l.ejections) break;
+        Ejection& out = t.ejections.emplace_back();
+        out.endpoint = CleanText(j.endpoint(), l.name), out.workload = CleanText(j.endpoint_workload(), l.name);
+        out.version = CleanText(j.endpoint_version(), l.name), out.rule = CleanText(j.rule(), 64), out.kinds = CleanText(j.kinds(), 128);
+        out.errors = j.errors();
+        out.at_ms = static_cast<int64_t>(std::min<uint64_t>(j.at_unix_ms(), INT64_MAX / 1'000'000));
+        out.until_ms = static_cast<int64_t>(std::min<uint64_t>(j.until_unix_ms(), INT64_MAX / 1'000'000));
+      }
       e.attempts.push_back(std::move(t));
     }
     e.request_bytes = std::min<uint64_t>(p.request_bytes(), INT64_MAX / 1'000'000);

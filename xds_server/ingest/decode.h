@@ -27,7 +27,7 @@ bool ReporterOf(const std::string& identity, Reporter* out);
 
 struct Limits {
   size_t name = 256, text = 1'024, path = 2'048;
-  size_t attempts = 32;
+  size_t attempts = 32, ejections = 16;
   size_t span_attributes = 128, attribute_value = 8'192, spans_per_request = 50'000;
 };
 

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "xds_server/telemetry/columns.h"
+
 namespace weft::insight {
 namespace {
 
@@ -40,10 +42,13 @@ Json Versions(const std::map<std::string, Red>& versions, int64_t rate_s) {
 Json EventJson(const Event& e) {
   Json attempts = Json::array();
   for (const Attempt& a : e.attempts) {
-    attempts.push_back({{"endpoint", a.endpoint}, {"workload", a.workload}, {"version", a.version}, {"outcome", a.outcome},
-                        {"detail", a.detail}, {"start_us", a.start_us}, {"duration_us", a.duration_us}, {"connect_us", a.connect_us},
-                        {"status", a.status}, {"ejected", a.ejected}, {"reused", a.reused}, {"healthy_hosts", a.healthy_hosts},
-                        {"total_hosts", a.total_hosts}, {"active_requests", a.active_requests}, {"max_requests", a.max_requests}});
+    Json& o = attempts.emplace_back(Json::object());
+    AttemptFields(a, [&](const char* name, const auto& v) { o[name] = v; });
+    o["ejections"] = Json::array();
+    for (const Ejection& j : a.ejections) {
+      Json& e = o["ejections"].emplace_back(Json::object());
+      EjectionFields(j, [&](const char* name, const auto& v) { e[name] = v; });
+    }
   }
   return {{"workload", e.workload}, {"service", e.service}, {"namespace", e.ns}, {"version", e.version},
           {"direction", e.direction == Direction::kInbound ? "inbound" : "outbound"}, {"request_id", e.request_id},

@@ -1,4 +1,5 @@
-// The columns of the two tables, once: the same list makes the table, appends a row and reads one back. Internal.
+// The columns of the two tables, once: the same list makes the table, appends a row and reads one back. Likewise the
+// fields of an attempt, which the table and the API hold as JSON. Internal.
 #pragma once
 
 #include "xds_server/telemetry/record.h"
@@ -24,6 +25,23 @@ void EventColumns(E& e, F&& f) {
   f("tls_failure", e.tls_failure), f("source", e.source), f("destination", e.destination);
   f("destination_version", e.destination_version), f("outcome", e.outcome), f("bucket", e.bucket);
   f("committed_ms", e.committed_ms);
+}
+
+// Calls f("field", a.member) for every plain field; `ejections` is a list and stands apart. A is Attempt or const Attempt.
+template <typename A, typename F>
+void AttemptFields(A& a, F&& f) {
+  f("endpoint", a.endpoint), f("workload", a.workload), f("version", a.version), f("outcome", a.outcome), f("detail", a.detail);
+  f("start_us", a.start_us), f("duration_us", a.duration_us), f("connect_us", a.connect_us), f("status", a.status);
+  f("ejected", a.ejected), f("reused", a.reused), f("healthy_hosts", a.healthy_hosts), f("total_hosts", a.total_hosts);
+  f("active_requests", a.active_requests), f("max_requests", a.max_requests), f("local_address", a.local_address);
+  f("not_retried", a.not_retried), f("active_retries", a.active_retries), f("max_retries", a.max_retries);
+  f("retry_budget_percent", a.retry_budget_percent);
+}
+
+template <typename E, typename F>
+void EjectionFields(E& e, F&& f) {
+  f("endpoint", e.endpoint), f("workload", e.workload), f("version", e.version), f("rule", e.rule), f("kinds", e.kinds);
+  f("errors", e.errors), f("at_ms", e.at_ms), f("until_ms", e.until_ms);
 }
 
 template <typename S, typename F>

@@ -30,6 +30,13 @@ std::string_view OutcomeName(Outcome o);  // "ok", "client_error", ...
 inline bool IsError(Outcome o) { return o == Outcome::kServerError || o == Outcome::kGrpcError || o == Outcome::kReset; }
 inline bool IsDenial(Outcome o) { return o == Outcome::kDenied || o == Outcome::kRefused; }
 
+// A host outlier detection had taken out; fields as in weft.telemetry.v1.Ejection.
+struct Ejection {
+  std::string endpoint, workload, version, rule, kinds;
+  uint32_t errors = 0;
+  int64_t at_ms = 0, until_ms = 0;  // Unix
+};
+
 // One try at one host; fields as in weft.telemetry.v1.Attempt.
 struct Attempt {
   std::string endpoint, workload, version, outcome, detail;
@@ -38,6 +45,10 @@ struct Attempt {
   bool ejected = false, reused = false;
   uint32_t healthy_hosts = 0, total_hosts = 0;
   uint64_t active_requests = 0, max_requests = 0;
+  std::string local_address, not_retried;
+  uint32_t active_retries = 0, max_retries = 0;
+  double retry_budget_percent = 0;
+  std::vector<Ejection> ejections;
 };
 
 // One sidecar's view of one request or connection; fields as in weft.telemetry.v1.RequestEvent.
