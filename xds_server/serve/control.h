@@ -151,6 +151,8 @@ class Control {
   void Remove(const std::string& workload_id, const char* why);
   void Remember();  // services of the registrations into known_; forgets old ones
   uint64_t Expire(uint64_t now_ns);  // the next moment something is due, 0: none
+  SidecarStatus StatusOf(const std::string& id, const Registration& r) const;
+  void AddStream(const Node& n, SidecarStatus& s) const;
   std::string ApplyReport(ReportSession& s, uint64_t session, Report& report);
   int64_t UnixMs() const { return static_cast<int64_t>(options_.clock->UnixNs() / base::kMs); }
 
