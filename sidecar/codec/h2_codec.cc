@@ -34,13 +34,8 @@ struct H2Callbacks {
     nghttp2_session_callbacks_set_on_begin_headers_callback(
         c, [](nghttp2_session*, const nghttp2_frame* f, void* u) { return Self(u)->OnBeginHeaders(f); });
     nghttp2_session_callbacks_set_on_header_callback(
-        c, [](nghttp2_session*, const nghttp2_frame* f, const uint8_t* n, size_t nl, const uint8_t* v, size_t vl, uint8_t, void* u) {
-          return Self(u)->OnHeader(f, {reinterpret_cast<const char*>(n), nl}, {reinterpret_cast<const char*>(v), vl});
-        });
-    // Without this, nghttp2 silently drops fields with forbidden characters; they make the message malformed.
-    nghttp2_session_callbacks_set_on_invalid_header_callback(
-        c, [](nghttp2_session*, const nghttp2_frame*, const uint8_t*, size_t, const uint8_t*, size_t, uint8_t, void*) -> int {
-          return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        c, [](nghttp2_session*, const nghttp2_frame*, const uint8_t* n, size_t nl, const uint8_t* v, size_t vl, uint8_t, void* u) {
+          return Self(u)->OnHeader({reinterpret_cast<const char*>(n), nl}, {reinterpret_cast<const char*>(v), vl});
         });
     nghttp2_session_callbacks_set_on_frame_recv_callback(
         c, [](nghttp2_session*, const nghttp2_frame* f, void* u) { return Self(u)->OnFrame(f); });
@@ -86,13 +81,13 @@ bool Http2Codec::Bucket::Take(uint64_t now_ns) {
 }
 
 Http2Codec::Http2Codec(const Limits& limits, StreamHost* host, base::Clock* clock, bool server)
-    : limits_(limits), host_(host), clock_(clock), server_(server) {
+    : limits_(limits), host_(host), clock_(clock), server_(server), tap_(server) {
   static nghttp2_session_callbacks* const callbacks = H2Callbacks::Make();
   static nghttp2_option* const option = [] {
     nghttp2_option* o = nullptr;
     WEFT_CHECK(nghttp2_option_new(&o) == 0, "out of memory");
     nghttp2_option_set_no_auto_window_update(o, 1);
-    nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(o, 1);  // we trim instead
+    nghttp2_option_set_no_http_messaging(o, 1);  // h2_rules.h judges
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_outbound_ack(o, 1000);
     nghttp2_option_set_max_continuations(o, 10);
@@ -108,7 +103,7 @@ Http2Codec::Http2Codec(const Limits& limits, StreamHost* host, base::Clock* cloc
   settings[n++] = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window};
   settings[n++] = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.max_header_bytes};
   if (server) {
-    settings[n++] = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams};
+    settings[n++] = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_INITIAL_MAX_CONCURRENT_STREAMS};  // AdvertisedSettings
     settings[n++] = {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
     if (limits.allow_connect_protocol) settings[n++] = {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
   } else {
@@ -233,17 +228,25 @@ void Http2Codec::AbortAll(ResetCode code) {
 // ---------------------------------------------------------------- connection
 
 bool Http2Codec::Feed(io::Buffer& in) {
-  while (!in.empty() && !broken_) {
+  tap_.Begin();
+  while (!in.empty() && !broken_ && !tap_.full()) {
     const std::string_view v = in.Front();
-    const ssize_t n = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(v.data()), v.size());
-    if (n < 0) {
-      const char* why = n == NGHTTP2_ERR_BAD_CLIENT_MAGIC ? "http2.bad_preface"
-                        : n == NGHTTP2_ERR_FLOODED        ? "http2.control_frame_flood"
-                                                          : "http2.protocol_error";
-      Fail(n == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR, why);
-      break;
+    const size_t n = tap_.Scan(const_cast<char*>(v.data()), v.size());  // received bytes: nobody shares them yet
+    if (n > 0) {
+      const ssize_t rc = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(v.data()), n);
+      if (rc < 0) {
+        const char* why = rc == NGHTTP2_ERR_BAD_CLIENT_MAGIC ? "http2.bad_preface"
+                          : rc == NGHTTP2_ERR_FLOODED        ? "http2.control_frame_flood"
+                                                             : "http2.protocol_error";
+        Fail(rc == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR, why);
+        break;
+      }
     }
-    in.Consume(v.size());
+    if (n < v.size() && !broken_ && !tap_.full()) {
+      OnSuspect(tap_.frame());
+      tap_.Judged();
+    }
+    in.Consume(n);
   }
   // Answers of the protocol itself (acks, resets of malformed streams) are made now, so that a stream that died by them
   // is in ready() with this Feed, not with the next.
@@ -271,9 +274,25 @@ void Http2Codec::Pump(io::Buffer& out, size_t limit) {
       break;
     }
     if (n == 0) break;
+    if (server_ && !settings_sent_) {  // the first frame of all
+      settings_sent_ = true;
+      out.Append(AdvertisedSettings(data, static_cast<size_t>(n)));
+      continue;
+    }
     out.Append(std::string_view(reinterpret_cast<const char*>(data), static_cast<size_t>(n)));
   }
   sink_ = nullptr;
+}
+
+// nghttp2 would end the connection over one stream too many, and with it every other stream. It is told of no limit; the
+// peer is told ours, and what comes above is refused stream by stream.
+std::string Http2Codec::AdvertisedSettings(const uint8_t* frame, size_t n) const {
+  std::string s(reinterpret_cast<const char*>(frame), n);
+  for (size_t i = 9; i + 6 <= n; i += 6) {
+    if (s[i] != 0 || s[i + 1] != NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS) continue;
+    for (size_t k = 0; k < 4; ++k) s[i + 2 + k] = static_cast<char>(limits_.max_concurrent_streams >> (24 - 8 * k));
+  }
+  return s;
 }
 
 void Http2Codec::Emit(io::Buffer& out) {
@@ -382,6 +401,7 @@ void Http2Codec::SendHead(StreamId id, const http::HeaderMap& head, bool end) {
     return;
   }
   s->connect = head.Value(Token::kMethod) == "CONNECT";
+  s->head_only = head.Value(Token::kMethod) == "HEAD";
   if (s->connect && head.Has(Token::kProtocol)) {
     if (!settings_received_) {
       s->held_head = std::make_unique<http::HeaderMap>();
@@ -459,6 +479,7 @@ void Http2Codec::OnFrameSent(const nghttp2_frame* frame) {
       ++counters_.tx_reset;
       // Resets that a client provokes cost as much as its own (CVE-2025-8671); those our owner wanted are not its fault.
       if (server_) {
+        past_.Reset(frame->hd.stream_id);
         const Stream* s = ByWire(frame->hd.stream_id);
         if (!(s && s->own_reset) && !resets_.Take(Now())) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.reset_flood");
       }

@@ -1,7 +1,8 @@
 // HTTP/2 over nghttp2. Private to this folder: the world sees codec.h.
 //
-// nghttp2 keeps the protocol state; this class maps its streams to Inbounds, moves bodies without copying them on the
-// way out, returns flow-control credit only for what the other side has consumed, and counts abuse.
+// nghttp2 keeps frames, compression, flow control and stream states; this class judges messages (h2_rules.h), maps
+// streams to Inbounds, moves bodies without copying them on the way out, returns flow-control credit only for what the
+// other side has consumed, and counts abuse.
 //
 // A Stream lives until nghttp2 has closed it and its owner has released it, whichever comes last.
 #pragma once
@@ -13,6 +14,9 @@
 #include <vector>
 
 #include "sidecar/codec/codec.h"
+#include "sidecar/codec/h2_past.h"
+#include "sidecar/codec/h2_rules.h"
+#include "sidecar/codec/h2_tap.h"
 #include "sidecar/codec/message.h"
 #include "sidecar/codec/stream_table.h"
 
@@ -62,7 +66,9 @@ class Http2Codec final : public Codec {
     bool sent_end = false, received_end = false;
     bool closed = false;         // nghttp2 has forgotten it
     bool discard = false;        // malformed: ignore what else arrives
-    bool connect = false, tunnel = false;
+    bool connect = false, tunnel = false, head_only = false;  // head_only: the answer to a HEAD
+    int64_t expect = -1;         // content-length of what is received, -1: not given
+    uint64_t body_received = 0;
     bool own_reset = false;      // the owner asked for the reset, not the protocol
   };
   // Refilled by the clock, and by honest work: what an attacker must do to earn tokens costs as much as what it gets.
@@ -78,15 +84,18 @@ class Http2Codec final : public Codec {
   // receiving (h2_recv.cc)
   void OnFrameHead(const nghttp2_frame_hd* hd);
   int OnBeginHeaders(const nghttp2_frame* frame);
-  int OnHeader(const nghttp2_frame* frame, std::string_view name, std::string_view value);
+  int OnHeader(std::string_view name, std::string_view value);
+  void OnSuspect(const FrameTap::Frame& frame);
+  void OnPastStream(uint8_t type, int32_t wire);
   int OnFrame(const nghttp2_frame* frame);
   void OnInvalidFrame(const nghttp2_frame* frame, int code);
   void OnData(int32_t wire, std::string_view data);
   void OnClose(int32_t wire, uint32_t code);
   void FinishHeaders(Stream* s, bool end);
+  bool FinishBody(Stream* s);  // false: it was not the length that was promised
   void FinishRequest(Stream* s, bool end);
   void FinishResponse(Stream* s, bool end);
-  void FinishTrailers(Stream* s);
+  void FinishTrailers(Stream* s, bool end);
   void OnSettings();
   void CountFrame(const nghttp2_frame* frame);
 
@@ -95,6 +104,7 @@ class Http2Codec final : public Codec {
   int SendData(Stream* s, const uint8_t* frame_head, size_t length);
   void OnFrameSent(const nghttp2_frame* frame);
   void Pump(io::Buffer& out, size_t limit);
+  std::string AdvertisedSettings(const uint8_t* frame, size_t n) const;
   void FillHead(const http::HeaderMap& head, bool trailers);
   bool Submit(Stream* s, const http::HeaderMap& head, bool end);
 
@@ -109,6 +119,8 @@ class Http2Codec final : public Codec {
   void MarkReset(Stream* s, ResetCode code, const char* detail);
   void ResetWire(Stream* s, ResetCode code);
   void Malformed(Stream* s, uint16_t status, const char* detail);
+  // A stream error of the peer's making: RST_STREAM, and the owner hears why.
+  void Broken(Stream* s, const char* detail, ResetCode code = ResetCode::kProtocol);
   // A connection error of ours: GOAWAY with the code, then the connection ends.
   void Fail(uint32_t code, const char* why);
   void Glitch();
@@ -132,17 +144,21 @@ class Http2Codec final : public Codec {
 
   // the header block being received (one at a time on a connection)
   http::HeaderMap* block_ = nullptr;  // null: discarded
+  BlockRules rules_;
   std::string cookie_;
-  bool block_trailers_ = false, block_forbidden_ = false;
+  bool block_trailers_ = false;
   uint32_t block_fields_ = 0;
   uint64_t block_bytes_ = 0;
 
   StreamId next_id_ = 1;
-  size_t open_ = 0;  // client: streams nghttp2 counts against the peer's limit
+  size_t open_ = 0;  // streams that count against the limit of concurrent ones
+  FrameTap tap_;
+  PastStreams past_;  // server
   int pings_ = 0, drain_ = 0;
   int32_t goaway_last_ = INT32_MAX;
   bool goaway_received_ = false, settings_received_ = false, draining_ = false;
   bool broken_ = false;  // Feed must answer false
+  bool settings_sent_ = false;
   bool eof_ = false;
   uint64_t data_sent_ = 0, window_updates_ = 0, priorities_ = 0;
   Bucket resets_{200, 100, 200}, ping_rate_{100, 100, 100}, settings_rate_{20, 20, 20};

@@ -1,5 +1,6 @@
 // The receiving half of the HTTP/2 codec: what nghttp2 tells us about the peer's frames.
 #include <algorithm>
+#include <charconv>
 
 #include "sidecar/codec/h2_codec.h"
 #include "sidecar/http/authority.h"
@@ -23,33 +24,66 @@ ResetCode FromWire(uint32_t code) {
 
 }  // namespace
 
-// Frames that nghttp2 ignores without telling us more.
 void Http2Codec::OnFrameHead(const nghttp2_frame_hd* hd) {
   if (broken_) return;
-  if (hd->type == NGHTTP2_PRIORITY && ++priorities_ > 100 * (1 + counters_.streams)) {
-    Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.priority_flood");
+  if (hd->type == NGHTTP2_PRIORITY) {
+    if (hd->stream_id == 0) return Fail(NGHTTP2_PROTOCOL_ERROR, "http2.protocol_error");
+    if (++priorities_ > 100 * (1 + counters_.streams)) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.priority_flood");
   }
-  // A head below the highest stream, for one that is not open: late trailers, or a stream id that was passed over.
-  if (hd->type == NGHTTP2_HEADERS && server_ && hd->stream_id <= nghttp2_session_get_last_proc_stream_id(session_) &&
-      nghttp2_session_find_stream(session_, hd->stream_id) == nullptr) {
+  if (hd->type == NGHTTP2_HEADERS && server_) OnPastStream(hd->type, hd->stream_id);
+}
+
+// What the tap stopped at, before nghttp2 sees it.
+void Http2Codec::OnSuspect(const FrameTap::Frame& f) {
+  if (f.type == NGHTTP2_DATA) return OnPastStream(f.type, f.stream);
+  if (f.type > NGHTTP2_CONTINUATION) {
+    if (!ping_rate_.Take(Now())) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.unknown_frame_flood");
+    return;
+  }
+  const bool priority = f.type == NGHTTP2_PRIORITY;
+  if (!priority) *f.last = 1;  // harmless on a stream that ends here
+  if (Stream* s = f.stream ? ByWire(f.stream) : nullptr) {
+    Broken(s, priority ? "http2.stream_depends_on_itself" : "http2.window_update_of_zero");
+  } else if (f.stream > past_.last()) {
+    Fail(NGHTTP2_PROTOCOL_ERROR, "http2.protocol_error");  // an idle stream cannot be reset
+  } else if (f.stream != 0) {
     Glitch();
+  }
+}
+
+// HEADERS or DATA for a stream that is over or was passed over. nghttp2 ignores them, in case our RST_STREAM has not
+// arrived yet; we know which streams that can be.
+void Http2Codec::OnPastStream(uint8_t type, int32_t wire) {
+  if (draining_ || wire == 0 || wire > past_.last() || nghttp2_session_find_stream(session_, wire) != nullptr) return;
+  switch (past_.Of(wire)) {
+    case PastStreams::kLate:
+      return;
+    case PastStreams::kSkipped:
+      return Fail(NGHTTP2_PROTOCOL_ERROR, "http2.stream_id_not_rising");
+    case PastStreams::kClosed:
+      if (type == NGHTTP2_HEADERS) return Fail(NGHTTP2_STREAM_CLOSED, "http2.headers_on_closed_stream");
+      Glitch();
+      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, wire, NGHTTP2_STREAM_CLOSED);
   }
 }
 
 int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {
   block_ = nullptr;
-  block_fields_ = 0, block_bytes_ = 0, block_forbidden_ = false;
+  block_fields_ = 0, block_bytes_ = 0;
   cookie_.clear();
   if (broken_) return 0;
   Stream* s;
   if (server_ && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
     const int32_t wire = frame->hd.stream_id;
-    Inbound* inbound = streams_.size() < limits_.max_concurrent_streams ? host_->OnNewStream(wire) : nullptr;
+    past_.Opened(wire);
+    if (open_ >= limits_.max_concurrent_streams) Glitch();
+    Inbound* inbound = streams_.size() < limits_.max_concurrent_streams && !broken_ ? host_->OnNewStream(wire) : nullptr;
     if (!inbound) {
       nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, wire, NGHTTP2_REFUSED_STREAM);
       return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
     s = New(wire, wire, inbound);
+    ++open_;
     nghttp2_session_set_stream_user_data(session_, wire, s);
     // All streams alike: without this nghttp2 would finish the lowest id before it serves the next.
     const nghttp2_extpri fair{NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1};
@@ -60,45 +94,44 @@ int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {
   }
   if (!s || !s->inbound || s->discard) return 0;
   block_trailers_ = s->head_received;
+  rules_.Start(block_trailers_ ? BlockRules::kTrailers : server_ ? BlockRules::kRequest : BlockRules::kResponse);
   block_ = block_trailers_ ? &s->inbound->trailers : &s->inbound->head;
   block_->Clear();
   return 0;
 }
 
-int Http2Codec::OnHeader(const nghttp2_frame*, std::string_view name, std::string_view value) {
+int Http2Codec::OnHeader(std::string_view name, std::string_view value) {
   if (!block_ || broken_) return 0;
   block_bytes_ += name.size() + value.size() + 32;
-  const bool pseudo = name[0] == ':';
-  if (!pseudo) ++block_fields_;
+  if (name.empty() || name[0] != ':') ++block_fields_;
   // Over the limit we go on decoding (the compression state is shared) but keep nothing more.
   if (block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count) return 0;
   const Token t = http::FindToken(name);
   value = TrimBlanks(value);
-  if (t == Token::kCustom) {
-    if (ShadowsKnownName(name)) {
-      ++counters_.dropped_fields;
-    } else {
-      block_->Add(name, value);
-    }
-    return 0;
-  }
-  if (block_trailers_) {
-    if (pseudo || t == Token::kHost || t == Token::kContentLength || t == Token::kTransferEncoding) {
-      block_forbidden_ = true;
-    } else if (http::TokenPolicyBits(t) & (http::kNoTrailer | http::kHop)) {
-      ++counters_.dropped_fields;
-    } else {
-      block_->Add(t, value);
-    }
-    return 0;
-  }
-  if (t == Token::kCookie) {
+  if (!rules_.Field(t, name, value)) return 0;
+  if (t == Token::kCookie && !block_trailers_) {
     if (!cookie_.empty()) cookie_.append("; ");
     cookie_.append(value);
-  } else if (t == Token::kTe || !(http::TokenPolicyBits(t) & http::kHop)) {  // nghttp2 lets only "te: trailers" through
+  } else if (t == Token::kContentLength) {
+    char digits[24];
+    const auto end = std::to_chars(digits, digits + sizeof digits, rules_.content_length()).ptr;
+    block_->Add(t, {digits, static_cast<size_t>(end - digits)});
+  } else if (t != Token::kCustom) {
     block_->Add(t, value);
+  } else if (ShadowsKnownName(name)) {
+    ++counters_.dropped_fields;
+  } else {
+    block_->Add(name, value);
   }
   return 0;
+}
+
+void Http2Codec::Broken(Stream* s, const char* detail, ResetCode code) {
+  s->discard = true;
+  if (block_ && s->inbound && (block_ == &s->inbound->head || block_ == &s->inbound->trailers)) block_ = nullptr;
+  Glitch();
+  ResetWire(s, code);
+  MarkReset(s, code, detail);
 }
 
 void Http2Codec::Malformed(Stream* s, uint16_t status, const char* detail) {
@@ -117,10 +150,14 @@ void Http2Codec::FinishRequest(Stream* s, bool end) {
   in.head_bytes = block_bytes_;
   s->head_received = true;
   s->connect = head.Value(Token::kMethod) == "CONNECT";
+  const bool too_large = block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count;
+  if (!too_large) rules_.EndRequest(head, limits_.allow_connect_protocol);
+  if (rules_.broken()) return Broken(s, rules_.broken());
+  s->expect = s->connect ? -1 : rules_.content_length();
+  if (end && !FinishBody(s)) return;
   if (end) in.bits |= Inbound::kEnd;
-  if (block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count) {
-    return Malformed(s, 431, "http2.headers_too_large");
-  }
+  if (too_large) return Malformed(s, 431, "http2.headers_too_large");
+  if (rules_.refused()) return Malformed(s, 400, rules_.refused());
   if (!cookie_.empty()) head.Add(Token::kCookie, cookie_);
   if (const auto host = head.Get(Token::kHost)) {
     if (!head.Has(Token::kAuthority)) {
@@ -151,11 +188,12 @@ void Http2Codec::FinishResponse(Stream* s, bool end) {
   const int status = http::ParseStatus(in.head.Value(Token::kStatus));
   const bool too_large = block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count;
   if (!cookie_.empty()) in.head.Add(Token::kCookie, cookie_);
-  if (status == 0 || status == 101 || too_large || (status < 200 && (end || ++s->interims > 8))) {
-    s->discard = true;
+  const char* wrong = rules_.broken();
+  if (!wrong && too_large) wrong = "http2.response_headers_too_large";
+  if (!wrong && (status == 0 || status == 101 || (status < 200 && (end || ++s->interims > 8)))) wrong = kMessagingViolation;
+  if (wrong) {
     in.error_status = 502;
-    ResetWire(s, ResetCode::kProtocol);
-    return MarkReset(s, ResetCode::kProtocol, too_large ? "http2.response_headers_too_large" : "http2.invalid_response");
+    return Broken(s, wrong);
   }
   if (status < 200) {
     if (status != 100) {
@@ -168,8 +206,13 @@ void Http2Codec::FinishResponse(Stream* s, bool end) {
   }
   in.head_bytes = block_bytes_;
   s->head_received = true;
+  const bool tunnel = s->connect && status < 300;
+  if (tunnel || status == 204) in.head.Remove(Token::kContentLength);
+  // None of these has a body, whatever length it names.
+  s->expect = tunnel ? -1 : s->head_only || status == 204 || status == 304 ? 0 : rules_.content_length();
+  if (end && !FinishBody(s)) return;
   in.bits |= Inbound::kHead;
-  if (s->connect && status < 300) {
+  if (tunnel) {
     s->tunnel = true;
     in.bits |= Inbound::kUpgraded;
   }
@@ -177,15 +220,18 @@ void Http2Codec::FinishResponse(Stream* s, bool end) {
   List(s);
 }
 
-void Http2Codec::FinishTrailers(Stream* s) {
+bool Http2Codec::FinishBody(Stream* s) {
+  if (s->expect < 0 || static_cast<uint64_t>(s->expect) == s->body_received) return true;
+  Broken(s, kMessagingViolation);
+  return false;
+}
+
+void Http2Codec::FinishTrailers(Stream* s, bool end) {
   Inbound& in = *s->inbound;
-  const bool too_large = block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count;
-  if (block_forbidden_ || too_large) {
-    s->discard = true;
-    Glitch();
-    ResetWire(s, ResetCode::kProtocol);
-    return MarkReset(s, ResetCode::kProtocol, too_large ? "http2.trailers_too_large" : "http2.forbidden_trailer");
-  }
+  if (rules_.broken()) return Broken(s, rules_.broken());
+  if (block_bytes_ > limits_.max_header_bytes || block_fields_ > limits_.max_header_count) return Broken(s, "http2.trailers_too_large");
+  if (!end) return Broken(s, kMessagingViolation);
+  if (!FinishBody(s)) return;
   if (!limits_.enable_trailers) in.trailers.Clear();
   if (!in.trailers.empty()) in.bits |= Inbound::kTrailers;
   in.bits |= Inbound::kEnd;
@@ -195,7 +241,7 @@ void Http2Codec::FinishTrailers(Stream* s) {
 void Http2Codec::FinishHeaders(Stream* s, bool end) {
   if (end) s->received_end = true;
   if (!s->inbound || s->discard || !block_) return;
-  if (s->head_received) return FinishTrailers(s);
+  if (s->head_received) return FinishTrailers(s, end);
   server_ ? FinishRequest(s, end) : FinishResponse(s, end);
 }
 
@@ -204,6 +250,12 @@ void Http2Codec::OnData(int32_t wire, std::string_view data) {
   if (!s || !s->inbound || s->discard || broken_) {
     nghttp2_session_consume_connection(session_, data.size());
     return;
+  }
+  s->body_received += data.size();
+  const bool too_long = s->expect >= 0 && s->body_received > static_cast<uint64_t>(s->expect);
+  if (too_long || !s->head_received) {
+    nghttp2_session_consume_connection(session_, data.size());
+    return Broken(s, kMessagingViolation);
   }
   s->unconsumed += data.size();
   held_ += data.size();
@@ -282,7 +334,7 @@ int Http2Codec::OnFrame(const nghttp2_frame* frame) {
       Stream* s = ByWire(frame->hd.stream_id);
       if (!s) break;
       s->received_end = true;
-      if (s->inbound && !s->discard) {
+      if (s->inbound && !s->discard && FinishBody(s)) {
         s->inbound->bits |= Inbound::kEnd;
         List(s);
       }
@@ -314,7 +366,7 @@ void Http2Codec::OnInvalidFrame(const nghttp2_frame* frame, int) {
   Stream* s = frame->hd.stream_id > 0 ? ByWire(frame->hd.stream_id) : nullptr;
   if (!s) return;
   s->discard = true;
-  MarkReset(s, ResetCode::kProtocol, "http2.malformed_message");
+  MarkReset(s, ResetCode::kProtocol, kMessagingViolation);
   block_ = nullptr;
 }
 
@@ -324,7 +376,7 @@ void Http2Codec::OnClose(int32_t wire, uint32_t code) {
   nghttp2_session_set_stream_user_data(session_, wire, nullptr);
   s->closed = true;
   s->held_head.reset();
-  if (!server_) --open_;
+  --open_;
   const bool complete = s->received_end && s->sent_end;
   if (complete) resets_.Earn(1);
   // A full answer stands even if the server then stops our upload (RFC 9113 8.1).

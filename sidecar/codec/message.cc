@@ -43,7 +43,8 @@ bool ValidToken(std::string_view s) {
 
 bool ValidFieldName(std::string_view lower) {
   for (const char c : lower) {
-    if (kNameChar[static_cast<uint8_t>(c)] != static_cast<uint8_t>(c)) return false;
+    const uint8_t lowered = kNameChar[static_cast<uint8_t>(c)];
+    if (lowered == 0 || lowered != static_cast<uint8_t>(c)) return false;
   }
   return !lower.empty();
 }

@@ -99,6 +99,7 @@ void Connection::HttpInput(bool changed) {
     }
     if (codec_->wants_emit()) MarkDirty();
     if (transport_.broken()) return CloseNow();
+    if (codec_->is_http2() && !transport_.in.empty()) break;  // a portion of many requests: these go first
     if (transport_.eof() && transport_.in.empty()) {
       bool stays = codec_->FeedEof();
       Dispatch();

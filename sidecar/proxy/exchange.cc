@@ -308,8 +308,11 @@ void Exchange::ResponseBroken() {
 void Exchange::DownstreamGone() {
   bool stream_reset = !conn_->gone() && down_.reset != codec::ResetCode::kConnectionLost && down_.reset != codec::ResetCode::kTruncated;
   if (!response_ended_) {
-    record_->flags.Set(stream_reset ? ResponseFlag::kDownstreamRemoteReset : ResponseFlag::kDownstreamConnectionTermination);
-    record_->detail = stream_reset ? "http2.remote_reset" : "downstream_remote_disconnect";
+    const bool wrong = stream_reset && *down_.error_detail;  // we reset it, for what the peer sent
+    record_->flags.Set(wrong           ? ResponseFlag::kDownstreamProtocolError
+                       : stream_reset ? ResponseFlag::kDownstreamRemoteReset
+                                      : ResponseFlag::kDownstreamConnectionTermination);
+    record_->detail = wrong ? down_.error_detail : stream_reset ? "http2.remote_reset" : "downstream_remote_disconnect";
     base::Cells::Local().Add(conn_->http_stats().rq_rx_reset);
   }
   Finish();

@@ -187,7 +187,8 @@ void Exchange::NoResponse() {
     case codec::ResetCode::kProtocol:
     case codec::ResetCode::kFrameSize:
     case codec::ResetCode::kCompression:
-      if (stream_.state != StreamState::kOpen || !stream_.conn->http2()) {
+      // Ours to say, unless the peer used this code for a reset of its own.
+      if (stream_.state != StreamState::kOpen || !stream_.conn->http2() || *in.error_detail) {
         reset_reason_ = "protocol error";
         return AttemptFailed(r, ResponseFlag::kUpstreamProtocolError, "protocol_error", std::move(detail));
       }
