@@ -4,7 +4,7 @@
         def get(self, request): ...
     serve(Cart)
 
-Control, for drills only: POST /_chaos?fail_percent=30&delay_ms=100 makes the process misbehave; zero heals it.
+Control, for drills only: POST /_chaos?fail_percent=30&delay_ms=100&reset_percent=1 makes the process misbehave; zero heals it.
 """
 import argparse, base64, hashlib, http.client, json, os, random, signal, socket, struct, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -40,7 +40,7 @@ def call(request, host, path, method="GET", body=None, timeout=10):
 class Service(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = 65536  # head and body leave in one write, flushed when the request is done
-    chaos = {"fail_percent": 0.0, "delay_ms": 0.0}
+    chaos = {"fail_percent": 0.0, "delay_ms": 0.0, "reset_percent": 0.0}
     args = None
 
     def get(self, url, query):
@@ -75,7 +75,17 @@ class Service(BaseHTTPRequestHandler):
             time.sleep(self.chaos["delay_ms"] / 1000)
         if random.random() * 100 < self.chaos["fail_percent"]:
             return self.reply(503, {"error": "chaos"})
+        if random.random() * 100 < self.chaos["reset_percent"]:
+            return self.reset()
         handler(url.path, query)
+
+    def reset(self):
+        """Cuts the connection with a TCP reset: before the answer, or in the middle of it."""
+        if random.random() < 0.5:
+            self.connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf of it")
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(self.connection.detach())
+        self.close_connection = True
 
     def do_GET(self):
         if self.headers.get("upgrade", "").lower() == "websocket":

@@ -175,7 +175,11 @@ std::unique_ptr<Record> WorkerCore::NewRecord() {
 void WorkerCore::Finish(std::unique_ptr<Record> record) {
   if (current_) record->config_revision = current_.get()->revision;
   auto& ring = worker_->records();
-  if (ring.Push(record) && ring.size() * 2 == ring.capacity() && options_.wake) options_.wake();
+  if (!ring.Push(record)) {
+    if (options_.overflow) options_.overflow(*record);
+  } else if (ring.size() * 2 == ring.capacity() && options_.wake) {
+    options_.wake();
+  }
 }
 
 void WorkerCore::ListEjected(const model::ClusterEntry& entry, AttemptRecord& attempt) {

@@ -23,7 +23,7 @@ Sidecar::Sidecar(Options options) : options_(std::move(options)) {
   auto& s = base::Stats::Get();
   ids_ = {s.Gauge("server.live"),              s.Gauge("server.uptime"),           s.Gauge("server.state"), s.Gauge("server.concurrency"),
           s.Gauge("server.total_connections"), s.Gauge("server.memory_allocated"), s.Gauge("server.days_until_first_cert_expiring"),
-          s.Histogram("server.initialization_time_ms")};
+          s.Histogram("server.initialization_time_ms"), s.Counter("server.records_unlogged")};
 }
 
 Sidecar::~Sidecar() {
@@ -97,6 +97,15 @@ base::Status Sidecar::StartPlane() {
   if (bootstrap_.mesh) {
     const auto& w = bootstrap_.mesh->workload();
     o.sidecar_identity = "spiffe://" + bootstrap_.mesh->trust_domain() + "/ns/" + (w.namespace_().empty() ? "default" : w.namespace_()) + "/sa/" + w.service();
+  }
+  // Before the workers, who may need it.
+  if (bootstrap_.mesh && bootstrap_.mesh->telemetry()) {
+    const auto& w = bootstrap_.mesh->workload();
+    telemetry::EventOptions e{w.id(), w.service(), w.namespace_().empty() ? "default" : w.namespace_(), w.version()};
+    events_ = std::make_unique<telemetry::EventStream>(&loop_, e, [this](xds::GrpcStreamHandler* h) {
+      return mesh_ && mesh_->channel() ? mesh_->channel()->Open(telemetry::EventStream::kPath, h) : nullptr;
+    });
+    o.overflow = [this](const proxy::Record& r) { events_->Overflow(r); };
   }
   o.wake = [this] {
     if (wake_posted_.exchange(true)) return;
@@ -203,11 +212,6 @@ void Sidecar::StartMesh(const std::string& server_address) {
   o.workload_id = m.workload().id(), o.service = m.workload().service();
   o.service_namespace = m.workload().namespace_().empty() ? "default" : m.workload().namespace_();
   o.mark = mark_;
-  if (m.telemetry()) {
-    telemetry::EventOptions e;
-    e.workload_id = o.workload_id, e.service = o.service, e.service_namespace = o.service_namespace, e.version = m.workload().version();
-    events_ = std::make_unique<telemetry::EventStream>(&loop_, e);
-  }
   xds::MeshClient::Hooks hooks;
   hooks.on_identity = [this](const xds::MeshIdentity& id) {
     builder_->SetIdentity(id.chain_pem, id.key_pem, id.roots_pem);
@@ -219,7 +223,7 @@ void Sidecar::StartMesh(const std::string& server_address) {
   };
   hooks.on_channel = [this](bool up, const std::string& why) {
     if (ads_) ads_->OnChannel(up, why);
-    if (events_) events_->OnChannel(mesh_->channel(), up);
+    if (events_ && up) events_->ChannelUp();
   };
   mesh_ = std::make_unique<xds::MeshClient>(&loop_, std::move(o), std::move(hooks));
   mesh_->SetReady(!told_health_ ? false : healthy_);
@@ -302,9 +306,10 @@ void Sidecar::DrainRecords() {
     logger_.Log(r);
     if (events_) events_->Add(r);
   });
-  if (uint64_t lost = plane_->dropped_records(); lost != dropped_seen_) {
-    if (events_) events_->AddDropped(lost - dropped_seen_);
-    dropped_seen_ = lost;
+  // Their events are counted (EventStream::Overflow); their lines in the access logs are not there.
+  if (uint64_t lost = plane_->dropped_records(); lost != unlogged_seen_) {
+    base::Cells::Local().Add(ids_.unlogged, lost - unlogged_seen_);
+    unlogged_seen_ = lost;
   }
 }
 

@@ -75,7 +75,7 @@ class Sidecar {
   std::string resolve_error_;
   bool told_health_ = false;  // by the admin, since the start
   bool healthy_ = true, initialized_ = false, draining_ = false, drain_started_ = false, quitting_ = false;
-  uint64_t started_ns_ = 0, drain_at_ns_ = 0, deadline_ns_ = 0, exit_by_ns_ = 0, last_flush_ns_ = 0, last_gauges_ns_ = 0, dropped_seen_ = 0;
+  uint64_t started_ns_ = 0, drain_at_ns_ = 0, deadline_ns_ = 0, exit_by_ns_ = 0, last_flush_ns_ = 0, last_gauges_ns_ = 0, unlogged_seen_ = 0;
   std::vector<std::string> ads_addresses_;
   int signal_fd_ = -1;
   struct SignalHandler : io::Handler {
@@ -93,7 +93,7 @@ class Sidecar {
   } mesh_retry_{this};
   std::atomic<bool> wake_posted_{false};
   struct Ids {
-    base::StatId live, uptime, state, concurrency, connections, memory, cert_days, initialization;
+    base::StatId live, uptime, state, concurrency, connections, memory, cert_days, initialization, unlogged;
   } ids_;
 };
 

@@ -1,60 +1,71 @@
 // Finished records as wide events to the server (weft.telemetry.v1), over the mesh channel: batched, bounded, exact.
 //
-//   EventStream events(loop, {.workload_id = ..., .service = ...});
-//   events.OnChannel(channel, up);       // from the mesh client
+//   EventStream events(loop, {.workload_id = ..., .service = ...}, [&](xds::GrpcStreamHandler* h) { return channel.Open(kPath, h); });
+//   events.ChannelUp();                  // whenever the channel came up
 //   events.Add(record);                  // main thread, for each record drained
+//   events.Overflow(record);             // any thread, for a record that found no place on its way to main
 //
-// Batches leave after kMaxBatch events or kMaxDelayNs. A batch stays here until it is acknowledged; after a lost stream
+// Batches leave after kMaxBatchBytes or kMaxDelayNs. A batch stays here until it is acknowledged; after a lost stream
 // the unacknowledged ones are sent again with the same (epoch, number) on every event, so that the server counts each
-// exactly once. When kMaxQueuedBytes wait, new events are dropped and counted: that number travels with each batch.
-// Threads: main.
+// exactly once.
+//
+// When more than kSoftBytes wait, the server or the link is slower than the traffic: requests that went well are then
+// counted in rollups (rollups.h) instead of kept whole, and sent as such once their second is over. Those that did not
+// go well keep their details up to kHardBytes. Only what the rollups' bounded table cannot take is dropped and counted:
+// that number travels with each batch. Threads: main, but for Overflow.
 #pragma once
 
 #include <cstdint>
 #include <deque>
-#include <memory>
+#include <functional>
+#include <mutex>
 #include <string>
 
 #include "sidecar/base/stats.h"
 #include "sidecar/io/loop.h"
 #include "sidecar/proxy/record.h"
+#include "sidecar/telemetry/event_encode.h"
+#include "sidecar/telemetry/rollups.h"
 #include "sidecar/xds/grpc_channel.h"
 
 namespace weft::telemetry {
 
-struct EventOptions {
-  std::string workload_id, service, service_namespace, version;
-};
-
 class EventStream final : public xds::GrpcStreamHandler {
  public:
-  EventStream(io::Loop* loop, EventOptions options);
+  // Begins a Telemetry.Stream; null while that cannot be.
+  using OpenStream = std::function<xds::GrpcStream*(xds::GrpcStreamHandler*)>;
+  static constexpr const char* kPath = "/weft.telemetry.v1.Telemetry/Stream";
+
+  EventStream(io::Loop* loop, const EventOptions& options, OpenStream open);
   ~EventStream();
-  void OnChannel(xds::GrpcChannel* channel, bool up);
+  void ChannelUp();
   void Add(const proxy::Record& record);
+  void Overflow(const proxy::Record& record);
   // Sends what is pending now; true when nothing is left unacknowledged.
   bool Flush();
-  void AddDropped(uint64_t n);  // records that were lost before they came here (full rings)
   void Stop();
 
   uint64_t dropped() const { return dropped_; }
   size_t unacknowledged() const { return sent_.size(); }
+  size_t queued_bytes() const { return queued_bytes_ + pending_.size(); }
 
-  static constexpr size_t kMaxBatch = 1024, kMaxInFlight = 16, kMaxBatchBytes = 256 << 10, kMaxQueuedBytes = 8 << 20;
+  static constexpr size_t kMaxInFlight = 16, kMaxBatchBytes = 256 << 10, kSoftBytes = 2 << 20, kHardBytes = 8 << 20;
   static constexpr uint64_t kMaxDelayNs = 200'000'000;
 
  private:
   void OnMessage(std::string_view bytes) override;
   void OnClosed(const xds::GrpcStatus& status) override;
   void Open();
+  void CollectRollups(bool all);
   void Seal();           // pending events become a batch
   void SendWaiting();
   std::string Head(uint64_t sequence);
   void ReportDropped();
+  void Drop(uint64_t n);
+  void ArmTick();
 
   struct Batch {
     std::string events;        // encoded EventBatch with the events only
-    uint64_t count = 0;
     uint64_t sequence = 0;     // on this stream; 0: not sent on it
   };
   struct Tick : io::Timer {
@@ -65,16 +76,23 @@ class EventStream final : public xds::GrpcStreamHandler {
 
   io::Loop* const loop_;
   const EventOptions options_;
+  const OpenStream open_;
   std::string epoch_;
-  xds::GrpcChannel* channel_ = nullptr;
   xds::GrpcStream* stream_ = nullptr;
-  struct Pending;
-  std::unique_ptr<Pending> pending_;
+  bool stopped_ = false;
+  EventEncoder encoder_;
+  std::string pending_;          // encoded events of the next batch
+  uint64_t pending_revision_ = 0;
+  Rollups rollups_;
   std::deque<Batch> sent_;       // sealed batches, oldest first, until acknowledged
   uint64_t number_ = 0, sequence_ = 0, acknowledged_ = 0, dropped_ = 0, dropped_sent_ = 0;
   size_t queued_bytes_ = 0;      // of sent_
   Tick tick_{this};
-  base::StatId events_stat_, dropped_stat_, batches_stat_, resent_stat_, unacked_stat_;
+  base::StatId events_stat_, rolled_stat_, dropped_stat_, batches_stat_, resent_stat_, unacked_stat_;
+
+  std::mutex overflow_mu_;       // guards what follows
+  Rollups overflow_;
+  uint64_t overflow_lost_ = 0;
 };
 
 }  // namespace weft::telemetry

@@ -116,9 +116,9 @@ Json AttributesOf(const Json& list, const Limits& limits) {
 
 std::string Hex(std::string_view bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";
-  std::string out;
-  out.reserve(bytes.size() * 2);
-  for (unsigned char c : bytes) out += kDigits[c >> 4], out += kDigits[c & 15];
+  std::string out(bytes.size() * 2, '\0');
+  char* p = out.data();
+  for (unsigned char c : bytes) *p++ = kDigits[c >> 4], *p++ = kDigits[c & 15];
   return out;
 }
 
@@ -142,7 +142,7 @@ void DecodeEvents(const weft::telemetry::v1::EventBatch& batch, const Reporter& 
   base.epoch = CleanText(batch.epoch(), l.name);
   out.reserve(out.size() + static_cast<size_t>(batch.events_size()));
   for (const auto& p : batch.events()) {
-    Event e = base;
+    Event& e = out.emplace_back(base);
     e.number = p.number();
     e.direction = p.direction() == weft::telemetry::v1::INBOUND ? Direction::kInbound : Direction::kOutbound;
     e.request_id = CleanText(p.request_id(), l.name);
@@ -150,7 +150,7 @@ void DecodeEvents(const weft::telemetry::v1::EventBatch& batch, const Reporter& 
     e.start_ns = static_cast<int64_t>(std::min<uint64_t>(p.start_unix_ns(), INT64_MAX / 2));
     e.duration_us = static_cast<int64_t>(std::min<uint64_t>(p.duration_us(), INT64_MAX / 4'000));
     e.protocol = CleanText(p.protocol(), 32), e.method = CleanText(p.method(), 64), e.path = CleanText(p.path(), l.path);
-    e.path = e.path.substr(0, e.path.find('?'));  // query strings may hold credentials
+    if (size_t query = e.path.find('?'); query != std::string::npos) e.path.resize(query);  // may hold credentials
     e.authority = CleanText(p.authority(), l.name);
     e.status = static_cast<int32_t>(std::min<uint32_t>(p.status(), 999)), e.grpc_status = std::clamp(p.grpc_status(), -1, 255);
     e.response_flags = CleanText(p.response_flags(), 128), e.response_detail = CleanText(p.response_detail(), l.text);
@@ -165,7 +165,7 @@ void DecodeEvents(const weft::telemetry::v1::EventBatch& batch, const Reporter& 
     e.config_revision = std::min<uint64_t>(p.config_revision() ? p.config_revision() : batch.config_revision(), INT64_MAX);
     for (const auto& a : p.attempts()) {
       if (e.attempts.size() >= l.attempts) break;
-      Attempt t;
+      Attempt& t = e.attempts.emplace_back();
       t.endpoint = CleanText(a.endpoint(), l.name), t.workload = CleanText(a.endpoint_workload(), l.name);
       t.version = CleanText(a.endpoint_version(), l.name), t.outcome = CleanText(a.outcome(), 64);
       t.detail = CleanText(a.detail(), l.text);
@@ -188,16 +188,17 @@ void DecodeEvents(const weft::telemetry::v1::EventBatch& batch, const Reporter& 
         out.at_ms = static_cast<int64_t>(std::min<uint64_t>(j.at_unix_ms(), INT64_MAX / 1'000'000));
         out.until_ms = static_cast<int64_t>(std::min<uint64_t>(j.until_unix_ms(), INT64_MAX / 1'000'000));
       }
-      e.attempts.push_back(std::move(t));
     }
     e.request_bytes = std::min<uint64_t>(p.request_bytes(), INT64_MAX / 1'000'000);
     e.response_bytes = std::min<uint64_t>(p.response_bytes(), INT64_MAX / 1'000'000);
     e.downstream_address = CleanText(p.downstream_address(), l.name);
     e.original_destination = CleanText(p.original_destination(), l.name);
-    e.retries = std::min<uint32_t>(p.retries(), 1'000), e.fault = CleanText(p.fault(), 128);
+    e.without_detail = p.count() > 0;
+    e.count = e.without_detail ? std::min<uint64_t>(p.count(), 1'000'000'000) : 1;
+    if (e.without_detail) e.destination_version = CleanText(p.destination_version(), l.name);
+    e.retries = static_cast<uint32_t>(std::min<uint64_t>(p.retries(), e.count * 1'000)), e.fault = CleanText(p.fault(), 128);
     e.tls_failure = CleanText(p.tls_failure(), 128);
     Derive(e);
-    out.push_back(std::move(e));
   }
 }
 

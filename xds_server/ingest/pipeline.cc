@@ -104,8 +104,10 @@ void Pipeline::Commit(std::vector<Item>& items) {
   std::erase_if(spans, [&](const Span& s) { return off(s.end_ns) || off(s.start_ns); });
   size_t bad_time = before - events.size() - spans.size();
   auto result = store_->Append(events, spans);
+  uint64_t requests = 0, without_detail = 0;
   if (result) {
     live_->Add(events, NowNs());
+    for (const Event& e : events) requests += e.count, without_detail += e.without_detail ? e.count : 0;
   } else {
     fprintf(stderr, "telemetry: batch not kept: %s\n", result.error().ToString().c_str());
   }
@@ -115,7 +117,7 @@ void Pipeline::Commit(std::vector<Item>& items) {
     stats_.last_commit_us = (NowNs() - now) / 1000;
     if (result) {
       ++stats_.commits;
-      stats_.events += result->events, stats_.duplicates += result->duplicates, stats_.spans += result->spans;
+      stats_.events += requests, stats_.without_detail += without_detail, stats_.duplicates += result->duplicates, stats_.spans += result->spans;
     } else {
       ++stats_.failed_commits;
     }

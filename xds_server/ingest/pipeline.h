@@ -40,7 +40,8 @@ struct Item {
 };
 
 struct PipelineStats {
-  uint64_t events = 0, duplicates = 0, spans = 0, commits = 0, failed_commits = 0;
+  uint64_t events = 0, without_detail = 0;  // requests counted; those of them that came in rollups
+  uint64_t duplicates = 0, spans = 0, commits = 0, failed_commits = 0;
   uint64_t bad_time = 0;               // dropped: clock more than a day off
   uint64_t refused_items = 0;          // Push() said no; the sender was told
   size_t queue_items = 0, queue_bytes = 0;

@@ -103,7 +103,8 @@ class Impl final : public Insight {
     auto put = [&](const char* name, const char* type, const char* help, uint64_t value) {
       out += std::string("# HELP ") + name + " " + help + "\n# TYPE " + name + " " + type + "\n" + name + " " + std::to_string(value) + "\n";
     };
-    put("weft_telemetry_events_total", "counter", "Request events stored.", s.events);
+    put("weft_telemetry_events_total", "counter", "Requests counted.", s.events);
+    put("weft_telemetry_events_without_detail_total", "counter", "Requests counted of which a busy sidecar kept no details.", s.without_detail);
     put("weft_telemetry_duplicate_events_total", "counter", "Events sent again and left out.", s.duplicates);
     put("weft_telemetry_spans_total", "counter", "OTLP spans stored.", s.spans);
     put("weft_telemetry_commits_total", "counter", "Batches committed.", s.commits);
@@ -135,7 +136,7 @@ class Impl final : public Insight {
       by_workload += (by_workload.empty() ? "\"" : ",\"") + quoted + "\":" + std::to_string(n);
     }
     auto n = [](uint64_t v) { return std::to_string(v); };
-    return "{\"events\":" + n(s.events) + ",\"duplicates\":" + n(s.duplicates) + ",\"spans\":" + n(s.spans) + ",\"commits\":" + n(s.commits) +
+    return "{\"events\":" + n(s.events) + ",\"without_detail\":" + n(s.without_detail) + ",\"duplicates\":" + n(s.duplicates) + ",\"spans\":" + n(s.spans) + ",\"commits\":" + n(s.commits) +
            ",\"failed_commits\":" + n(s.failed_commits) + ",\"dropped\":{\"by_sidecars\":" + n(drops_.Total()) + ",\"bad_time\":" +
            n(s.bad_time) + ",\"otlp\":" + n(counters_.otlp_left_out) + "},\"dropped_by_workload\":{" + by_workload + "},\"queue\":{\"items\":" +
            n(s.queue_items) + ",\"bytes\":" + n(s.queue_bytes) + ",\"refused\":" + n(s.refused_items) + "},\"streams\":" +

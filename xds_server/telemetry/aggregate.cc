@@ -100,7 +100,7 @@ void Live::Add(const std::vector<Event>& events, int64_t now_ns) {
     int64_t second = std::min(e.end_ns / 1'000'000'000, now_s);  // a clock ahead of ours counts as now
     if (second <= now_s - seconds_) continue;
     Cell& c = At(second, SeriesId(SeriesOf(e)), e.outcome, e.bucket);
-    ++c.count;
+    c.count += e.count;
     c.retries += e.retries, c.request_bytes += e.request_bytes, c.response_bytes += e.response_bytes;
   }
 }

@@ -1,4 +1,8 @@
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "xds_server/telemetry/columns.h"
 
@@ -25,20 +29,61 @@ struct Reader {
   }
 };
 
+// Written by hand, because there is one for nearly every event. What is empty, zero or false is left out.
+struct Writer {
+  std::string& out;
+  void Key(const char* name) const {
+    if (out.back() != '{') out += ',';
+    out.append(1, '"').append(name).append("\":");
+  }
+  void operator()(const char* name, const std::string& v) const {
+    if (v.empty()) return;
+    Key(name);
+    const bool plain = std::all_of(v.begin(), v.end(), [](char c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; });
+    if (plain) {
+      out.append(1, '"').append(v).append(1, '"');
+    } else {
+      out += Json(v).dump(-1, ' ', false, Json::error_handler_t::replace);
+    }
+  }
+  void operator()(const char* name, bool v) const {
+    if (v) Key(name), out += "true";
+  }
+  void operator()(const char* name, double v) const {
+    if (v != 0 && std::isfinite(v)) Number(name, v);
+  }
+  template <typename T>
+  void operator()(const char* name, T v) const {
+    if (v != 0) Number(name, v);
+  }
+  template <typename T>
+  void Number(const char* name, T v) const {
+    Key(name);
+    char buf[32];
+    out.append(buf, std::to_chars(buf, buf + sizeof buf, v).ptr);
+  }
+};
+
 }  // namespace
 
 std::string AttemptsJson(const std::vector<Attempt>& attempts) {
-  if (attempts.empty()) return "[]";
-  Json out = Json::array();
+  std::string out = "[";
   for (const Attempt& a : attempts) {
-    Json& o = out.emplace_back(Json::object());
-    AttemptFields(a, [&](const char* name, const auto& v) { o[name] = v; });
-    for (const Ejection& e : a.ejections) {
-      Json& j = o["ejections"].emplace_back(Json::object());
-      EjectionFields(e, [&](const char* name, const auto& v) { j[name] = v; });
+    out += out.size() > 1 ? ",{" : "{";
+    AttemptFields(a, Writer{out});
+    if (!a.ejections.empty()) {
+      Writer{out}.Key("ejections");
+      char open = '[';
+      for (const Ejection& e : a.ejections) {
+        out.append(1, std::exchange(open, ',')).append(1, '{');
+        EjectionFields(e, Writer{out});
+        out += '}';
+      }
+      out += ']';
     }
+    out += '}';
   }
-  return out.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return out += ']';
 }
 
 std::vector<Attempt> AttemptsFromJson(std::string_view text) {

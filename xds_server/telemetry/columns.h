@@ -24,7 +24,7 @@ void EventColumns(E& e, F&& f) {
   f("original_destination", e.original_destination), f("retries", e.retries), f("fault", e.fault);
   f("tls_failure", e.tls_failure), f("source", e.source), f("destination", e.destination);
   f("destination_version", e.destination_version), f("outcome", e.outcome), f("bucket", e.bucket);
-  f("committed_ms", e.committed_ms);
+  f("committed_ms", e.committed_ms), f("count", e.count);
 }
 
 // Calls f("field", a.member) for every plain field; `ejections` is a list and stands apart. A is Attempt or const Attempt.

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 namespace weft::insight {
 
@@ -137,7 +138,27 @@ double BucketMiddleUs(uint16_t bucket) {
   return std::ldexp(16.0 + step + 0.5, exponent - 4);
 }
 
+namespace {
+
+// ASCII without NUL: what nearly every text is, and what needs no look at each character.
+bool IsPlain(std::string_view s) {
+  constexpr uint64_t kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
+  size_t i = 0;
+  for (; i + 8 <= s.size(); i += 8) {
+    uint64_t w;
+    memcpy(&w, s.data() + i, 8);
+    if ((w | (w - kOnes)) & kHigh) return false;  // a high bit, or a byte that was zero
+  }
+  for (; i < s.size(); ++i) {
+    if (s[i] <= 0) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 std::string CleanText(std::string_view s, size_t max) {
+  if (s.size() <= max && IsPlain(s)) return std::string(s);
   std::string out;
   out.reserve(s.size() < max ? s.size() : max);
   size_t i = 0;

@@ -70,8 +70,11 @@ struct Event {
   std::string downstream_address, original_destination;
   uint32_t retries = 0;
   std::string fault, tls_failure;
+  // Requests it stands for: of a rollup many alike, whose details nobody kept (RequestEvent.count).
+  uint64_t count = 1;
+  bool without_detail = false;  // a rollup
   // Derived by Derive().
-  std::string source, destination, destination_version;  // node names; version that answered (or was tried last)
+  std::string source, destination, destination_version;  // node names; version that answered (or was tried last; a rollup's is told)
   Outcome outcome = Outcome::kOk;
   uint16_t bucket = 0;  // of duration_us
   int64_t end_ns = 0;

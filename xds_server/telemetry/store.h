@@ -30,7 +30,7 @@ struct StoreOptions {
 };
 
 struct AppendStats {
-  size_t events = 0, duplicates = 0, spans = 0;
+  size_t events = 0, duplicates = 0, spans = 0;  // rows
 };
 
 // Conditions are joined by AND; empty ones do not count. Result in order of start.
