@@ -152,8 +152,7 @@ void Http1Codec::Forget() {
 void Http1Codec::Reset(StreamId id, ResetCode) {
   if (id != id_ || !inbound_) return;
   ++counters_.tx_reset;
-  Forget();
-  tx_.Clear();
+  Forget();  // what was handed over is still sent: the peer sees where the message broke off
   closing_ = true;
   state_ = State::kDead;
 }

@@ -235,10 +235,12 @@ bool Http2Codec::Feed(io::Buffer& in) {
     if (n > 0) {
       const ssize_t rc = nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(v.data()), n);
       if (rc < 0) {
-        const char* why = rc == NGHTTP2_ERR_BAD_CLIENT_MAGIC ? "http2.bad_preface"
-                          : rc == NGHTTP2_ERR_FLOODED        ? "http2.control_frame_flood"
-                                                             : "http2.protocol_error";
-        Fail(rc == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR, why);
+        const bool flood = rc == NGHTTP2_ERR_FLOODED || rc == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS;
+        const char* why = rc == NGHTTP2_ERR_BAD_CLIENT_MAGIC         ? "http2.bad_preface"
+                          : rc == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS ? "http2.continuation_flood"
+                          : flood                                    ? "http2.control_frame_flood"
+                                                                     : "http2.protocol_error";
+        Fail(flood ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR, why);
         break;
       }
     }

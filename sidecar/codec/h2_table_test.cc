@@ -317,6 +317,7 @@ TEST(Http2Table, Floods) {
   // CONTINUATION frames end the connection long before anything piles up.
   Wire w;
   EXPECT_FALSE(w.Feed(Frame(kHeaders, 0, 1, Block(Base())) + times(5000, [](int) { return Frame(kContinuation, 0, 1, ""); })));
+  EXPECT_EQ(w.Said(), "goaway 11;");
   // What is slow enough is no flood.
   Wire slow;
   for (int i = 0; i < 500; ++i) {

@@ -124,7 +124,9 @@ void Exchange::OnHead() {
     switch (http::NormalizePath(head.Value(Token::kPath), options, scratch_)) {
       case http::PathOutcome::kUnchanged: break;
       case http::PathOutcome::kChanged: head.Set(Token::kPath, scratch_); break;
-      default: return LocalReply(400, "path_normalization_failed", "");
+      default:
+        if (!conn_->http2()) conn_->codec().StartDrain();  // a malformed request ends its connection
+        return LocalReply(400, "path_normalization_failed", "");
     }
   }
   PrepareRequestHead();
