@@ -3,8 +3,9 @@
 import glob
 import os
 import shutil
+import time
 
-from mesh import BIN, ROOT, Skip, expect
+from mesh import BIN, ROOT, Skip, expect, ok_of
 
 
 def broken_policy(mesh):
@@ -115,4 +116,27 @@ def stock_envoy(mesh):
         mesh.outer.kill(pid)
 
 
-PROMISES = [broken_policy, command_line, refused_by_sidecar, stock_envoy]
+def telemetry_flood(mesh):
+    """A flood of telemetry delays neither a push nor a certificate"""
+    stop = mesh.load("catalog", 40000, "GET /items", connections=32)  # as fast as it goes: every request is an event twice
+    took = []
+    for i in range(5):
+        start = time.monotonic()
+        revision = mesh.apply("apiVersion: weft/v1\nkind: Route\nmetadata: {name: cart}\nspec: {rules: [{name: r%d, timeout: 9s}]}\n" % i)["revision"]
+        mesh.await_push(revision)
+        took.append(time.monotonic() - start)
+    start = time.monotonic()
+    late = mesh.run("latecomer", "v1", None, None, ["sleep", "infinity"])
+    try:
+        mesh.until(lambda: (late.state or {}).get("app"), 10, "a new workload got no identity in 10 s")
+        joined = time.monotonic() - start
+        counts = stop()
+        expect(max(took) < 1, "pushes took %s s" % ["%.2f" % t for t in took])
+        expect(ok_of(counts) == 40000, "failed requests: %s" % counts["status"])
+        return "slowest push %.0f ms, joined and serving after %.1f s" % (max(took) * 1000, joined)
+    finally:
+        mesh.outer.signal(late.pid, 9)
+        mesh.workloads.remove(late)
+
+
+PROMISES = [broken_policy, command_line, refused_by_sidecar, stock_envoy, telemetry_flood]
