@@ -10,6 +10,7 @@
 #include "xds_server/ingest/service.h"
 #include "xds_server/query/views.h"
 #include "xds_server/rest/router.h"
+#include "xds_server/telemetry/denials.h"
 #include "xds_server/ui/assets.h"
 
 #include <grpcpp/impl/codegen/service_type.h>
@@ -58,7 +59,7 @@ class Impl final : public Insight {
   }
 
   base::Status Begin(const InsightOptions& options) {
-    policy_ = options.policy;
+    policy_ = options.policy, workload_at_ = options.workload_at;
     base::Result<std::unique_ptr<Store>> store = base::Error("not opened");
     // Opened on a thread of low priority: DuckDB's own threads inherit it, and configuration keeps the cores.
     std::thread([&] {
@@ -152,13 +153,13 @@ class Impl final : public Insight {
     }
     WindowInfo info;
     info.window_s = window, info.now_ms = now / 1'000'000;
+    int64_t to = to_ms ? to_ms * 1'000'000 : now + 5 * kSecondNs;  // clocks of sidecars may be a little ahead
+    int64_t from = from_ms ? from_ms * 1'000'000 : window ? now - window * kSecondNs : 0;
     std::vector<Cell> cells;
     if (from_ms == 0 && to_ms == 0 && window > 0 && window <= live_.seconds()) {
       cells = live_.Window(static_cast<int>(window), now);
       info.rate_s = live_.Span(static_cast<int>(window), now);
     } else {
-      int64_t to = to_ms ? to_ms * 1'000'000 : now + 5 * kSecondNs;  // clocks of sidecars may be a little ahead
-      int64_t from = from_ms ? from_ms * 1'000'000 : window ? now - window * kSecondNs : 0;
       if (from >= to) return ErrorResponse(400, "from is not before to");
       auto stored = store_->Cells(from, to);
       if (!stored) return Refuse(stored.error());
@@ -166,7 +167,12 @@ class Impl final : public Insight {
       info.window_s = from ? (to - from) / kSecondNs : 0;
       info.rate_s = std::max<int64_t>(1, from ? (std::min(to, now) - from) / kSecondNs : 1);
     }
-    return Answer(topology ? TopologyJson(BuildTopology(cells), info, TelemetryJson()) : ServicesJson(BuildServices(cells), info));
+    if (!topology) return Answer(ServicesJson(BuildServices(cells), info));
+    Topology t = BuildTopology(cells);
+    if (std::any_of(t.edges.begin(), t.edges.end(), [](const Edge& e) { return e.denied > 0; })) {
+      if (auto denied = store_->Events({.from_ns = from, .to_ns = to, .denials = true, .limit = 200})) AddExamples(*denied, t);
+    }
+    return Answer(TopologyJson(t, info, TelemetryJson()));
   }
 
   Response Traces(const Request& q) {
@@ -240,12 +246,34 @@ class Impl final : public Insight {
     int64_t around = events[0].end_ns;
     for (const Event& e : events) around = std::max(around, e.end_ns);
     auto cells = store_->Cells(around - 300 * kSecondNs, around + 60 * kSecondNs);
-    auto why = Explain(id, events, spans, cells ? *cells : std::vector<Cell>(), policy_);
+    auto why = Explain(id, std::move(events), spans, cells ? *cells : std::vector<Cell>(), WhySources());
     if (!why) return ErrorResponse(404, "no request or trace " + given);
-    return Answer(WhyJson(given, *why, events));
+    return Answer(WhyJson(given, *why));
+  }
+
+  // An answer with less in it is better than none: what the store cannot tell now is left out.
+  Sources WhySources() {
+    auto events = [this](EventQuery q) {
+      auto found = store_->Events(q);
+      return found ? *std::move(found) : std::vector<Event>();
+    };
+    Sources s;
+    s.policy = policy_, s.workload_at = workload_at_;
+    s.trace = [events](const std::string& id) { return events({.trace_id = id, .limit = kMaxHops}); };
+    s.failed_calls = [events](const std::string& workload, int64_t from, int64_t to) {
+      return events({.from_ns = from, .to_ns = to, .workload = workload, .direction = Direction::kOutbound, .failed = true, .limit = 500});
+    };
+    s.arrivals = [events](const std::string& address, int64_t from, int64_t to) {
+      return events({.from_ns = from, .to_ns = to, .came_from = address, .limit = 10});
+    };
+    s.departures = [events](const std::string& address, int64_t from, int64_t to) {
+      return events({.from_ns = from, .to_ns = to, .left_from = address, .limit = 10});
+    };
+    return s;
   }
 
   PolicyLookup policy_;
+  std::function<std::string(const std::string&)> workload_at_;
   std::unique_ptr<Store> store_;
   Live live_;
   DropBook drops_;

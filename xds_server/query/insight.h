@@ -28,6 +28,7 @@ struct InsightOptions {
   std::string directory;
   std::string otlp_grpc_address, otlp_http_address;  // "" none; port 0: any
   PolicyLookup policy;                               // thread-safe; may be empty
+  std::function<std::string(const std::string& ip)> workload_at;  // the same; see Sources in why.h
   int64_t retain_hours = 72;
 };
 

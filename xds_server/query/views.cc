@@ -85,7 +85,7 @@ std::string TopologyJson(const Topology& t, const WindowInfo& w, const std::stri
     j["source_identity"] = e.source_identity, j["destination_identity"] = e.destination_identity;
     j["reported_by"] = e.reported_by_caller ? "caller" : "callee";
     Json denials = Json::array();
-    for (const Denial& d : e.denials) denials.push_back({{"reason", d.reason}, {"count", d.count}});
+    for (const Denial& d : e.denials) denials.push_back({{"reason", d.reason}, {"count", d.count}, {"examples", d.examples}});
     j["denials"] = std::move(denials);
     j["versions"] = Versions(e.versions, w.rate_s);
     edges.push_back(std::move(j));
@@ -140,12 +140,12 @@ std::string TraceJson(const TraceView& v, const std::vector<Event>& events, cons
                {"error", v.error}, {"request_ids", requests}, {"cycle", v.cycle}, {"left_out", v.left_out}, {"hops", std::move(hops)}});
 }
 
-std::string WhyJson(const std::string& id, const Explanation& e, const std::vector<Event>& events) {
+std::string WhyJson(const std::string& id, const Explanation& e) {
   Json out = {{"id", id}, {"cause", e.cause}, {"sentence", e.sentence}, {"evidence", e.evidence}, {"next", e.next}, {"path", e.path},
               {"source", e.failing_source}, {"destination", e.failing_destination}, {"request_id", e.request_id},
-              {"trace_id", e.trace_id}, {"client", nullptr}, {"server", nullptr}, {"policy", nullptr}};
-  if (e.client >= 0) out["client"] = EventJson(events[static_cast<size_t>(e.client)]);
-  if (e.server >= 0) out["server"] = EventJson(events[static_cast<size_t>(e.server)]);
+              {"trace_id", e.trace_id}, {"decided_by", e.decided_by}, {"client", nullptr}, {"server", nullptr}, {"policy", nullptr}};
+  if (e.client) out["client"] = EventJson(*e.client);
+  if (e.server) out["server"] = EventJson(*e.server);
   if (e.policy) {
     Json p = {{"kind", e.policy.kind}, {"namespace", e.policy.ns}, {"name", e.policy.name}, {"rule", e.policy.rule},
               {"revision", e.policy.revision}};

@@ -19,6 +19,6 @@ std::string TopologyJson(const Topology& t, const WindowInfo& w, const std::stri
 std::string ServicesJson(const std::vector<ServiceStats>& services, const WindowInfo& w);
 std::string TracesJson(const std::vector<TraceSummary>& traces);
 std::string TraceJson(const TraceView& v, const std::vector<Event>& events, const std::vector<Span>& spans);
-std::string WhyJson(const std::string& id, const Explanation& e, const std::vector<Event>& events);
+std::string WhyJson(const std::string& id, const Explanation& e);
 
 }  // namespace weft::insight

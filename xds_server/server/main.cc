@@ -106,6 +106,13 @@ int Run(const Flags& f, int signals) {
   insight_options.directory = f.data_dir + "/telemetry";
   insight_options.otlp_grpc_address = f.otlp_grpc_address, insight_options.otlp_http_address = f.otlp_http_address;
   insight_options.policy = Lookup(**store);
+  insight_options.workload_at = [&control](const std::string& ip) -> std::string {
+    const auto workloads = control.Workloads();
+    for (const WorkloadStatus& w : workloads ? *workloads : std::vector<WorkloadStatus>()) {
+      if (w.workload.address == ip) return w.workload.id + " of service " + w.workload.service.ToString();
+    }
+    return "";
+  };
   insight_options.retain_hours = f.retain_hours;
   auto insight = insight::Insight::Start(insight_options);
   if (!insight) return Fail(insight.error().ToString());

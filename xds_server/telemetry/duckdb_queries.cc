@@ -42,7 +42,14 @@ Result<std::vector<Event>> DuckStore::Events(const EventQuery& q) {
   if (!q.request_id.empty()) sql += " AND request_id = ?", values.push_back(q.request_id);
   if (q.from_ns > 0) sql += " AND end_ns >= ?", values.push_back(q.from_ns);
   if (q.to_ns < INT64_MAX) sql += " AND end_ns < ?", values.push_back(q.to_ns);
-  sql += " ORDER BY start_ns LIMIT " + std::to_string(q.limit);
+  if (!q.workload.empty()) sql += " AND workload = ?", values.push_back(q.workload);
+  // Requests on one connection share its address; only what is a connection itself is named by it.
+  if (!q.came_from.empty()) sql += " AND direction = 1 AND protocol = 'tcp' AND downstream_address = ?", values.push_back(q.came_from);
+  if (!q.left_from.empty()) sql += " AND direction = 2 AND contains(attempts, ?)", values.push_back("\"local_address\":\"" + q.left_from + "\"");
+  if (q.direction != Direction::kUnknown) sql += " AND direction = " + std::to_string(static_cast<int>(q.direction));
+  if (q.failed) sql += " AND outcome IN (2, 3, 4, 6, 7)";
+  if (q.denials) sql += " AND direction = 1 AND outcome IN (6, 7)";
+  sql += std::string(" ORDER BY ") + (q.denials ? "end_ns DESC" : "start_ns") + " LIMIT " + std::to_string(q.limit);
   std::vector<Event> out;
   Status s = readers_.Read(sql, values, [&](const duck::Rows& r) {
     size_t c = 0;

@@ -37,6 +37,11 @@ struct AppendStats {
 struct EventQuery {
   std::string trace_id, request_id;
   int64_t from_ns = 0, to_ns = INT64_MAX;  // of the end of the request
+  std::string workload;              // of the reporter
+  std::string came_from, left_from;  // "ip:port": INBOUND connections from it; OUTBOUND events with an attempt from it
+  Direction direction = Direction::kUnknown;  // kUnknown: both
+  bool failed = false;               // errors and denials only
+  bool denials = false;              // denials only, newest first
   size_t limit = 5'000;
 };
 

@@ -101,7 +101,7 @@ Topology BuildTopology(const std::vector<Cell>& cells) {
     e.red = e.reported_by_caller ? std::move(d.client) : std::move(d.server);
     e.versions = e.reported_by_caller && !d.client_versions.empty() ? std::move(d.client_versions) : std::move(d.server_versions);
     e.denied = d.denied;
-    for (const auto& [reason, n] : d.reasons) e.denials.push_back({reason, n});
+    for (const auto& [reason, n] : d.reasons) e.denials.push_back({.reason = reason, .count = n});
     std::sort(e.denials.begin(), e.denials.end(), [](auto& a, auto& b) { return a.count > b.count; });
     std::vector<std::pair<uint64_t, std::string>> protocols;
     for (const auto& [p, n] : d.protocols) protocols.emplace_back(n, p);

@@ -31,6 +31,7 @@ struct Red {
 struct Denial {
   std::string reason;  // "Authorization/default/cart/deny@7", "no_client_certificate"
   uint64_t count = 0;
+  std::vector<std::string> examples = {};  // ids that `why` takes, newest first: denials.h
   bool operator==(const Denial&) const = default;
 };
 
