@@ -33,6 +33,16 @@ ODD = [
     '%3Cimg%20src%3Dx%20onerror%3Dalert(13)%3E',
     '\u202ereversed<b>bold</b>',
 ]
+NO_CALLEE, NO_CALLER = 'The callee has no view of it', 'The caller has no view of it'
+# Edges whose label is covered by a node's card on more than a tenth of its area.
+HIDDEN_LABELS = '''(() => {
+  const cards = [...document.querySelectorAll('.node rect.card')].map((r) => r.getBoundingClientRect());
+  const part = (a, b) => Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left)) * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
+  return [...document.querySelectorAll('.edge .label')].filter((l) => {
+    const box = l.querySelector('rect').getBoundingClientRect();
+    return cards.some((c) => part(c, box) > 0.1 * box.width * box.height);
+  }).map((l) => l.parentElement.dataset.edge);
+})()'''
 
 
 def main():
@@ -128,6 +138,11 @@ def visit(page, base, trace):
     for kind in ('keyDown', 'keyUp'):
         page.call('Input.dispatchKeyEvent', {'type': kind, 'key': 'Enter', 'code': 'Enter', 'windowsVirtualKeyCode': 13, 'text': '\r'})
     page.wait("document.querySelector('.panel')?.textContent.includes('Authorization/default/pricing/only-checkout')")
+    # A denial leads to its why.
+    assert page.eval("document.querySelector('.panel .denials .examples a')?.getAttribute('href').startsWith('#/why/')")
+    # No label of an edge hides behind a card.
+    hidden = page.eval(HIDDEN_LABELS)
+    assert not hidden, hidden
     text = page.eval("document.querySelector('.panel').textContent")
     assert 'spiffe://weft.local/ns/default/sa/frontend' in text and 'spiffe://weft.local/ns/default/sa/pricing' in text, text
     # Services.
@@ -150,16 +165,31 @@ def visit(page, base, trace):
     page.eval("document.querySelector('.hop .row').click()")
     page.wait("document.querySelector('.hop-detail')?.textContent.includes('<svg/onload=alert(4)>')")
     no_markup(page, 'trace')
-    # Why: each cause by its name, through the search field once.
-    for request, cause, words in [
-            ('demo-refused', 'connection_refused', 'refused the connection'), ('demo-reset', 'reset', 'cut the connection'),
-            ('demo-timeout', 'timeout', '3.00 s'), ('demo-breaker', 'open_breaker', '100 of at most 100'),
-            ('demo-unhealthy', 'no_healthy_endpoint', 'No healthy endpoint'), ('demo-denied', 'denied_by_policy', 'only-checkout'),
-            ('demo-identity', 'identity', 'no_client_certificate'), ('demo-rollout', 'bad_rollout', 'revision 14')]:
+    # Why: for each cause the sentence, every attempt, both ends' view, and who decided.
+    for request, cause, words, attempts, caller, callee, decided in [
+            ('demo-refused', 'connection_refused', 'refused the connection', 'connect_refused', 'UF,URX', NO_CALLEE, ''),
+            ('demo-reset', 'reset', 'cut the connection', 'reset', 'UC', NO_CALLEE, ''),
+            ('demo-timeout', 'timeout', '3.00 s (request timeout of Route catalog, revision 6)', 'timeout', 'UT', 'catalog-v1', 'Route default/catalog'),
+            ('demo-breaker', 'open_breaker', '100 of at most 100', 'overflow', 'UO', NO_CALLEE, 'revision 7'),
+            ('demo-budget', 'connection_refused', 'retry budget of 20 % was spent', 'retry budget spent (10/10)', 'UO,UF', NO_CALLEE, 'default limits'),
+            ('demo-unhealthy', 'no_healthy_endpoint', 'ejected its only instance', '5 × timeout', 'UH', NO_CALLEE, 'Traffic default/checkout'),
+            ('demo-denied', 'denied_by_policy', 'rule only-checkout', 'ok 403', 'status 403', 'rbac_access_denied', 'rule only-checkout'),
+            ('demo-missing', 'missing_identity', 'showed no certificate', '', NO_CALLER, 'no_certificate', 'MeshTls default/redis'),
+            ('demo-wrong', 'wrong_identity', 'but spiffe://weft.local/ns/default/sa/catalog presented itself', 'tls_san_mismatch', 'UF', 'peer_alert', 'mutual TLS'),
+            ('demo-rollout', 'bad_rollout', 'revision 14', 'ok 500', 'frontend-v1', 'cart-v2', 'Route default/cart'),
+            ('demo-behind', 'denied_by_policy', 'cart answered frontend with status 503 because its TCP connection to redis was denied', 'ok', 'cart-v1',
+             'redis-v1', 'rule nobody')]:
         page.eval(f"location.hash = '#/why/{request}'")
-        page.wait(f"document.querySelector('.verdict')?.dataset.cause === '{cause}'")
-        sentence = page.eval("document.querySelector('.verdict h1').textContent")
-        assert words in sentence, (request, sentence)
+        page.wait(f"document.querySelector('.verdict')?.dataset.cause === '{cause}' && document.querySelector('.links code')?.textContent !== undefined"
+                  f" && document.querySelector('.verdict h1').textContent.includes({json.dumps(words)})")
+        rows = page.eval("[...document.querySelectorAll('.attempts tbody tr')].map(r => r.textContent)")
+        assert bool(rows) == bool(attempts) and attempts in ' '.join(rows), (request, rows)
+        sides = page.eval("[...document.querySelectorAll('.side')].map(s => s.textContent)")
+        assert len(sides) == 2 and caller in sides[0] and callee in sides[1], (request, sides)
+        by = page.eval("[...document.querySelectorAll('.decided')].map(s => s.textContent).join()")
+        assert decided in by, (request, by)
+        evidence = page.eval("document.querySelector('.evidence').textContent")
+        assert ('Attempt 1 ' in evidence) == bool(attempts), (request, evidence)
     page.eval("{const i = document.getElementById('search'); i.value = 'demo-odd'; i.dispatchEvent(new Event('input', {bubbles: true})); i.form.requestSubmit()}")
     page.wait("location.hash === '#/why/demo-odd' && document.querySelector('.verdict h1')")
     no_markup(page, 'why')

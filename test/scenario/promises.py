@@ -14,6 +14,7 @@ import life
 import identity
 import insight
 import policy
+import reasons
 import traffic
 from mesh import SHOP, Mesh, Skip, Unmet
 
@@ -23,6 +24,7 @@ PROMISES = [
     *identity.PROMISES,
     *policy.PROMISES,
     *insight.PROMISES,
+    *reasons.PROMISES,
     *life.PROMISES,
 ]
 

@@ -5,8 +5,8 @@
 //   telemetry_load --target … --backlog 50                             the last 50 seconds at once, then exit
 //
 // Every stream waits for its acknowledgements; the number of events sent and acknowledged is printed. Some requests have
-// fixed ids, one for each cause of failure: demo-refused, demo-reset, demo-timeout, demo-breaker, demo-unhealthy,
-// demo-denied, demo-identity, demo-rollout.
+// fixed ids, one for each cause of failure: demo-refused, demo-reset, demo-timeout, demo-breaker, demo-budget,
+// demo-unhealthy, demo-denied, demo-missing, demo-wrong, demo-rollout, demo-behind.
 #include <grpcpp/grpcpp.h>
 
 #include <CLI/CLI.hpp>
@@ -186,21 +186,48 @@ class Shop {
   void Failures(uint64_t at) {
     CallerOnly(NewTrace("demo-refused"), "catalog", at, 503, "UF,URX", "connect_refused", "delayed connect error: Connection refused");
     CallerOnly(NewTrace("demo-reset"), "catalog", at, 503, "UC", "reset", "connection termination");
-    auto* late = CallerOnly(NewTrace("demo-timeout"), "catalog", at, 504, "UT", "per_try_timeout", "");
-    late->set_duration_us(3'000'000), late->mutable_attempts(0)->set_duration_us(3'000'000);
+    std::string span, deep;
+    auto late = Hop(NewTrace("demo-timeout"), "", "frontend", "catalog", "v1", at, 3'000'000, 504, "http/1.1", "/items", &span);
+    late.first->set_response_flags("UT"), late.first->set_policy("Route/default/catalog"), late.first->set_policy_revision(6);
+    late.first->mutable_attempts(0)->set_outcome("timeout"), late.first->mutable_attempts(0)->set_duration_us(3'000'000);
+    late.second->set_response_flags("DC"), late.second->set_status(0);
     auto* full = CallerOnly(NewTrace("demo-breaker"), "checkout", at, 503, "UO", "overflow", "max_requests");
     full->mutable_attempts(0)->set_active_requests(100), full->mutable_attempts(0)->set_max_requests(100), full->mutable_attempts(0)->clear_endpoint();
+    full->set_policy("Traffic/default/checkout"), full->set_policy_revision(7);
+    auto* spent = CallerOnly(NewTrace("demo-budget"), "catalog", at, 503, "UO,UF", "connect_refused", "delayed connect error: Connection refused");
+    auto* stopped = spent->mutable_attempts(0);
+    stopped->set_not_retried("retry_budget"), stopped->set_retry_budget_percent(20), stopped->set_active_retries(10), stopped->set_max_retries(10);
     auto* gone = CallerOnly(NewTrace("demo-unhealthy"), "checkout", at, 503, "UH", "no_healthy_host", "");
-    gone->mutable_attempts(0)->set_healthy_hosts(0), gone->mutable_attempts(0)->clear_endpoint(), gone->mutable_attempts(0)->set_host_ejected(true);
-    std::string span;
+    auto* none = gone->mutable_attempts(0);
+    none->set_healthy_hosts(0), none->set_total_hosts(1), none->clear_endpoint(), none->clear_endpoint_workload(), none->clear_endpoint_version();
+    auto* ejection = none->add_ejections();
+    ejection->set_endpoint("10.77.0.17:8000"), ejection->set_endpoint_workload("checkout-v1"), ejection->set_endpoint_version("v1");
+    ejection->set_rule("consecutive_local_origin_failure"), ejection->set_kinds("timeout"), ejection->set_errors(5);
+    ejection->set_at_unix_ms(at / 1'000'000 - 2'000), ejection->set_until_unix_ms(at / 1'000'000 + 8'000);
+    gone->set_policy("Traffic/default/checkout"), gone->set_policy_revision(7);
     auto denied = Hop(NewTrace("demo-denied"), "", "frontend", "pricing", "v1", at, 900, 403, "http/1.1", "/prices", &span);
     denied.second->set_policy("Authorization/default/pricing/only-checkout@9"), denied.second->set_policy_revision(9);
     denied.second->set_response_detail("rbac_access_denied_matched_policy[Authorization/default/pricing/only-checkout@9]");
     auto* stranger = At("redis").Add();
-    stranger->set_direction(pb::INBOUND), stranger->set_request_id("demo-identity"), stranger->set_trace_id(NewTrace().id), stranger->set_span_id(SpanId());
+    stranger->set_direction(pb::INBOUND), stranger->set_request_id("demo-missing"), stranger->set_trace_id(NewTrace().id), stranger->set_span_id(SpanId());
     stranger->set_protocol("tcp"), stranger->set_start_unix_ns(at), stranger->set_duration_us(700), stranger->set_response_flags("DC");
-    stranger->set_tls_failure("no_client_certificate"), stranger->set_downstream_address("10.77.0.99:51234");
-    stranger->set_destination_identity(Identity("redis"));
+    stranger->set_tls_failure("no_certificate"), stranger->set_downstream_address("10.77.0.99:51234");
+    stranger->set_destination_identity(Identity("redis")), stranger->set_policy("MeshTls/default/redis"), stranger->set_policy_revision(3);
+    auto* wrong = CallerOnly(NewTrace("demo-wrong"), "checkout", at, 503, "UF", "tls_san_mismatch",
+                             "san_mismatch: peer is spiffe://weft.local/ns/default/sa/catalog, expected spiffe://weft.local/ns/default/sa/checkout");
+    wrong->mutable_attempts(0)->set_local_address("10.77.0.9:40999");
+    auto* met = At("catalog").Add();
+    met->set_direction(pb::INBOUND), met->set_trace_id(NewTrace().id), met->set_span_id(SpanId()), met->set_protocol("tcp");
+    met->set_start_unix_ns(at + 2'000'000), met->set_duration_us(900), met->set_tls_failure("peer_alert"), met->set_downstream_address("10.77.0.9:40999");
+    met->set_response_flags("DC"), met->set_response_detail("peer sent alert: bad certificate"), met->set_destination_identity(Identity("catalog"));
+    // A TCP connection behind an application's error: nothing in it names the request.
+    Hop(NewTrace("demo-behind"), "", "frontend", "cart", "v1", at, 9'000, 503, "http/1.1", "/cart/42", &span);
+    auto refused = Hop(NewTrace(), "", "cart", "redis", "v1", at + 2'000'000, 2'000, 0, "tcp", "", &deep);
+    for (auto* e : {refused.first, refused.second}) e->clear_request_id(), e->clear_parent_span_id();
+    refused.first->set_response_flags("UC"), refused.first->mutable_attempts(0)->set_local_address("10.77.0.14:41000");
+    refused.second->set_trace_id(NewTrace().id), refused.second->set_downstream_address("10.77.0.14:41000");
+    refused.second->set_response_flags("UAEX"), refused.second->set_policy("Authorization/default/redis/nobody@11"), refused.second->set_policy_revision(11);
+    refused.second->set_response_detail("rbac_access_denied_matched_policy[Authorization/default/redis/nobody@11]");
     auto broken = Hop(NewTrace("demo-rollout"), "", "frontend", "cart", "v2", at, 5'000, 500, "http/1.1", "/cart/42", &span);
     broken.first->set_policy("Route/default/cart"), broken.first->set_policy_revision(14), broken.first->set_cluster("outbound|80|v2|cart.default");
   }

@@ -68,11 +68,17 @@ void Topology(Context& c, int window) {
   std::vector<std::string> denials;
   for (const Json& e : answer.value("edges", Json::array())) {
     const bool mtls = e.contains("mtls") && e["mtls"].is_boolean() && e["mtls"].get<bool>();
-    rows.push_back({Text(e, "source"), Text(e, "destination"), Text(e, "protocol"), Rate(Number(e, "rps")), Text(e, "requests"),
+    std::string protocols;
+    for (const Json& p : e.value("protocols", Json::array())) {
+      if (p.is_string()) protocols += (protocols.empty() ? "" : ",") + p.get<std::string>();
+    }
+    rows.push_back({Text(e, "source"), Text(e, "destination"), protocols, Rate(Number(e, "rps")), Text(e, "requests"),
                     Percent(Number(e, "error_rate")), Text(e, "denied"), cli::HumanDuration(Number(e, "p95_ms") * 1000),
                     mtls ? "mTLS" : "PLAINTEXT", Text(e, "destination_identity")});
     for (const Json& d : e.value("denials", Json::array())) {
-      denials.push_back(Text(e, "source") + " -> " + Text(e, "destination") + ": " + Text(d, "count") + " denied by " + Text(d, "reason"));
+      const Json examples = d.value("examples", Json::array());
+      denials.push_back(Text(e, "source") + " -> " + Text(e, "destination") + ": " + Text(d, "count") + " denied, " + Text(d, "reason") +
+                        (examples.empty() || !examples[0].is_string() ? "" : "; the newest: weft why " + examples[0].get<std::string>()));
     }
   }
   if (rows.empty()) return void(fprintf(stderr, "No traffic in the last %d s.\n", window));
@@ -175,10 +181,11 @@ void Why(Context& c, const std::string& id) {
     if (p.is_string()) path += (path.empty() ? "" : " -> ") + p.get<std::string>();
   }
   if (!path.empty()) printf("path: %s\n", Clean(path).c_str());
+  if (!Text(w, "decided_by").empty()) printf("decided by: %s\n", Clean(Text(w, "decided_by")).c_str());
   const Json policy = w.value("policy", Json());
   if (policy.is_object()) {
-    printf("policy: %s/%s/%s %s, revision %s%s%s\n", Clean(Text(policy, "kind")).c_str(), Clean(Text(policy, "namespace")).c_str(),
-           Clean(Text(policy, "name")).c_str(), Clean(Text(policy, "rule")).c_str(), Clean(Text(policy, "revision")).c_str(),
+    printf("policy: %s/%s/%s%s%s, revision %s%s%s\n", Clean(Text(policy, "kind")).c_str(), Clean(Text(policy, "namespace")).c_str(),
+           Clean(Text(policy, "name")).c_str(), Text(policy, "rule").empty() ? "" : " rule ", Clean(Text(policy, "rule")).c_str(), Clean(Text(policy, "revision")).c_str(),
            Text(policy, "message").empty() ? "" : ": ", Clean(Text(policy, "message")).c_str());
   }
   PrintView("caller", w.value("client", Json()));

@@ -8,6 +8,7 @@
 #include <memory>
 #include <sstream>
 
+#include "tools/weft/await.h"
 #include "tools/weft/commands.h"
 
 namespace weft {
@@ -120,10 +121,24 @@ void PrintActions(const Json& answer, bool dry_run) {
   }
 }
 
+void AddWaitFlags(CLI::App* sub, WaitFlags& f) {
+  sub->add_flag("--wait", f.wait, "until every connected sidecar has acknowledged it; exit code 1, and who has not, otherwise");
+  sub->add_option("--timeout", f.timeout_s, "seconds that --wait waits")->check(CLI::Range(1, 3600));
+}
+
+// After a write: the wait that was asked for. `answer` is the server's; with -o it gets the result as "wait".
+void Await(Context& c, const WaitFlags& f, Json* answer) {
+  if (!f.wait) return;
+  Json result = AwaitRevision(c.client(), Text(*answer, "revision"), f.timeout_s);
+  c.exit_code = ReportWait(result, !c.table());
+  (*answer)["wait"] = std::move(result);
+}
+
 struct ApplyFlags {
   std::vector<std::string> files;
   bool dry_run = false;
   std::string message;
+  WaitFlags wait;
 };
 
 void Apply(Context& c, const ApplyFlags& f) {
@@ -135,6 +150,8 @@ void Apply(Context& c, const ApplyFlags& f) {
     if (c.table()) PrintActions(answer, f.dry_run);
     all.push_back(std::move(answer));
   }
+  // The last revision holds what the files before brought as well.
+  if (!f.dry_run && !all.empty()) Await(c, f.wait, &all.back());
   if (!c.table()) fputs(cli::Render(all.size() == 1 ? all[0] : all, c.output).c_str(), stdout);
 }
 
@@ -160,6 +177,12 @@ void Diff(Context& c, const std::vector<std::string>& files) {
     throw Failure(e.what(), 2);  // 1 means "differs", as with kubectl diff
   }
   c.exit_code = differs ? 1 : 0;
+}
+
+// In a form that apply takes back: documents, or an array.
+void Objects(const Json& list, const std::string& format) {
+  if (format != "yaml") return void(fputs(cli::Render(list, format).c_str(), stdout));
+  for (const Json& o : list) printf("---\n%s", cli::Render(o, format).c_str());
 }
 
 struct GetFlags {
@@ -198,13 +221,13 @@ void Get(Context& c, const GetFlags& f) {
                                    Text(o["metadata"], "revision")}}).c_str(), stdout));
   }
   Json answer = c.client().Get("/api/v1/objects", {{"kind", kind}, {"namespace", f.all ? "" : f.ns}});
-  if (!c.table()) return void(fputs(cli::Render(answer, c.output).c_str(), stdout));
+  if (!c.table()) return Objects(answer.value("objects", Json::array()), c.output);
   std::vector<std::vector<std::string>> rows;
   for (const Json& o : answer.value("objects", Json::array())) {
     const Json meta = o.value("metadata", Json::object());
     rows.push_back({Text(o, "kind"), Text(meta, "namespace"), Text(meta, "name"), Text(meta, "revision")});
   }
-  if (rows.empty()) return void(fprintf(stderr, "No resources found.\n"));
+  if (rows.empty()) return void(fprintf(stderr, "No resources found%s.\n", f.ns.empty() ? "" : (" in namespace " + Clean(f.ns)).c_str()));
   fputs(cli::Table({"KIND", "NAMESPACE", "NAME", "REVISION"}, rows).c_str(), stdout);
 }
 
@@ -212,31 +235,35 @@ struct DeleteFlags {
   std::vector<std::string> words, files;
   std::string ns = "default";
   bool ignore_not_found = false;
+  WaitFlags wait;
 };
 
-void DeleteOne(Context& c, const std::string& kind, const std::string& ns, const std::string& name, bool ignore) {
+void DeleteOne(Context& c, const std::string& kind, const std::string& ns, const std::string& name, bool ignore, Json* last) {
   const std::string path = "/api/v1/objects/" + cli::EncodeSegment(kind) + "/" + cli::EncodeSegment(ns) + "/" + cli::EncodeSegment(name);
   if (c.client().GetOrNull(path).is_null()) {
     if (ignore) return;
     throw Failure("error from server (NotFound): " + Lower(kind) + " \"" + name + "\" not found");
   }
-  PrintActions(c.client().Delete(path), false);
+  *last = c.client().Delete(path);
+  PrintActions(*last, false);
 }
 
 void Delete(Context& c, const DeleteFlags& f) {
   if (f.files.empty() == f.words.empty()) throw Failure("name what to delete by KIND NAME or by -f FILE", cli::kUsage);
+  Json last;
   if (!f.words.empty()) {
     const Target t = ParseTarget(f.words);
     if (t.name.empty()) throw Failure("which " + t.kind + "? weft delete KIND NAME", cli::kUsage);
-    return DeleteOne(c, KindOf(t.kind), f.ns, t.name, f.ignore_not_found);
+    DeleteOne(c, KindOf(t.kind), f.ns, t.name, f.ignore_not_found, &last);
   }
   // The server reads the documents for us and says what they name.
   for (const Document& d : Read(f.files)) {
     const Json answer = c.client().Post("/api/v1/apply", d.text, ContentType(d), {{"file", d.name}, {"dry_run", "true"}});
     for (const Json& o : answer.value("objects", Json::array())) {
-      DeleteOne(c, Text(o, "kind"), Text(o, "namespace"), Text(o, "name"), f.ignore_not_found);
+      DeleteOne(c, Text(o, "kind"), Text(o, "namespace"), Text(o, "name"), f.ignore_not_found, &last);
     }
   }
+  if (!last.is_null()) Await(c, f.wait, &last);
 }
 
 void History(Context& c, int limit, const std::string& revision) {
@@ -257,7 +284,7 @@ void History(Context& c, int limit, const std::string& revision) {
   fputs(cli::Table({"REVISION", "TIME", "ACTION", "CHANGES", "MESSAGE"}, rows).c_str(), stdout);
 }
 
-void Rollback(Context& c, std::string revision) {
+void Rollback(Context& c, std::string revision, const WaitFlags& wait) {
   const Client client = c.client();
   if (revision.empty()) {
     const Json h = client.Get("/api/v1/history", {{"limit", "2"}});
@@ -266,10 +293,13 @@ void Rollback(Context& c, std::string revision) {
     revision = list.size() > 1 ? Text(list[1], "revision") : "0";
   }
   if (revision.find_first_not_of("0123456789") != std::string::npos) throw Failure("\"" + revision + "\" is not a revision", cli::kUsage);
-  const Json answer = client.Post("/api/v1/rollback", Json({{"revision", std::stoull(revision)}}).dump(), "application/json");
-  if (!c.table()) return void(fputs(cli::Render(answer, c.output).c_str(), stdout));
-  PrintActions(answer, false);
-  printf("rolled back to revision %s (now revision %s)\n", revision.c_str(), Text(answer, "revision").c_str());
+  Json answer = client.Post("/api/v1/rollback", Json({{"revision", std::stoull(revision)}}).dump(), "application/json");
+  if (c.table()) {
+    PrintActions(answer, false);
+    printf("rolled back to revision %s (now revision %s)\n", revision.c_str(), Text(answer, "revision").c_str());
+  }
+  Await(c, wait, &answer);
+  if (!c.table()) fputs(cli::Render(answer, c.output).c_str(), stdout);
 }
 
 }  // namespace
@@ -281,6 +311,7 @@ void AddObjectCommands(CLI::App& app, Context& c) {
     sub->add_option("-f,--filename", f->files, "file, folder, or - for the standard input")->required()->allow_extra_args(false);
     sub->add_flag("--dry-run", f->dry_run, "only check and say what would happen");
     sub->add_option("-m,--message", f->message, "kept in the history");
+    AddWaitFlags(sub, f->wait);
     AddOutputFlag(sub, c);
     sub->callback([&c, f] { Apply(c, *f); });
   }
@@ -307,6 +338,7 @@ void AddObjectCommands(CLI::App& app, Context& c) {
     sub->add_option("-f,--filename", f->files, "file, folder, or -")->allow_extra_args(false);
     sub->add_option("-n,--namespace", f->ns);
     sub->add_flag("--ignore-not-found", f->ignore_not_found);
+    AddWaitFlags(sub, f->wait);
     sub->callback([&c, f] { Delete(c, *f); });
   }
   {
@@ -321,9 +353,11 @@ void AddObjectCommands(CLI::App& app, Context& c) {
   {
     auto revision = std::make_shared<std::string>();
     auto* sub = app.add_subcommand("rollback", "back to a revision (default: the one before the last), as a new one");
+    auto wait = std::make_shared<WaitFlags>();
     sub->add_option("revision,--to", *revision);
+    AddWaitFlags(sub, *wait);
     AddOutputFlag(sub, c);
-    sub->callback([&c, revision] { Rollback(c, *revision); });
+    sub->callback([&c, revision, wait] { Rollback(c, *revision, *wait); });
   }
 }
 

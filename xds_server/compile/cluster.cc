@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 #include <tuple>
 
@@ -64,6 +65,9 @@ void SetOutlier(const policy::v1::Traffic& t, cluster::Cluster& c) {
   // The maximum may not be below the base.
   if (out->max_ejection_time().seconds() < out->base_ejection_time().seconds()) *out->mutable_max_ejection_time() = out->base_ejection_time();
   out->mutable_max_ejection_percent()->set_value(o.max_ejection_percent() ? o.max_ejection_percent() : 30);
+  // Envoy would send to ejected instances again as soon as half are out. What a policy allows to be ejected stays out.
+  const uint32_t kept = 100 - std::min<uint32_t>(100, out->max_ejection_percent().value());
+  if (kept < 50) c.mutable_common_lb_config()->mutable_healthy_panic_threshold()->set_value(kept);
   // With two or three instances 30 % is less than one: the broken one still has to go.
   out->mutable_always_eject_one_host()->set_value(true);
 }

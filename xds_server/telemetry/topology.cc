@@ -19,7 +19,9 @@ std::string Most(const std::map<std::string, uint64_t>& counts) {
 struct Draft {
   Red client, server;
   std::map<std::string, Red> client_versions, server_versions;
-  std::map<std::string, uint64_t> tls, source_ids, destination_ids, reasons, protocols;
+  std::map<std::string, uint64_t> tls, source_ids, destination_ids, reasons;
+  // The caller sees what its application spoke, the callee what came over the wire.
+  std::map<std::string, uint64_t> client_protocols, server_protocols;
   uint64_t secured = 0, open = 0;  // requests let in, with and without mutual TLS
   uint64_t denied = 0;
 };
@@ -62,7 +64,7 @@ Topology BuildTopology(const std::vector<Cell>& cells) {
     if (!k.destination_version.empty()) {
       (client ? d.client_versions : d.server_versions)[k.destination_version].Add(c);
     }
-    Bump(d.protocols, k.protocol, c.count);
+    Bump(client ? d.client_protocols : d.server_protocols, k.protocol, c.count);
     Bump(d.tls, k.tls_version, c.count);
     Bump(d.source_ids, k.source_identity, c.count);
     Bump(d.destination_ids, k.destination_identity, c.count);
@@ -104,7 +106,7 @@ Topology BuildTopology(const std::vector<Cell>& cells) {
     for (const auto& [reason, n] : d.reasons) e.denials.push_back({.reason = reason, .count = n});
     std::sort(e.denials.begin(), e.denials.end(), [](auto& a, auto& b) { return a.count > b.count; });
     std::vector<std::pair<uint64_t, std::string>> protocols;
-    for (const auto& [p, n] : d.protocols) protocols.emplace_back(n, p);
+    for (const auto& [p, n] : e.reported_by_caller ? d.client_protocols : d.server_protocols) protocols.emplace_back(n, p);
     std::sort(protocols.rbegin(), protocols.rend());
     for (auto& [n, p] : protocols) e.protocols.push_back(p);
     e.mtls = d.secured > 0 && d.open == 0;

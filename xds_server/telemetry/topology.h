@@ -41,7 +41,7 @@ struct Edge {
   bool reported_by_caller = false;
   uint64_t denied = 0;              // by the callee: policy and refused handshakes
   std::vector<Denial> denials;      // most frequent first
-  std::vector<std::string> protocols;
+  std::vector<std::string> protocols;  // as whoever speaks for the edge saw them, most used first
   bool mtls = false;                // every request that was let in went over mutual TLS, with both identities known
   std::string tls_version, source_identity, destination_identity;  // the most frequent
   std::map<std::string, Red> versions;  // of the callee

@@ -147,11 +147,12 @@ export const LABEL = { w: 112, h: 34 };
 
 // Curves and label places for all edges: each label takes the spot on its curve that covers least of what is there already.
 export function routes(edges, places) {
-  const taken = [...places.values()].map((p) => ({ x: p.x, y: p.y, w: NODE.w + 6, h: NODE.h + 6 }));
+  // A label on another label can be guessed; one behind a card is gone.
+  const taken = [...places.values()].map((p) => ({ x: p.x, y: p.y, w: NODE.w + 6, h: NODE.h + 6, weight: 8 }));
   const cost = (x, y) => taken.reduce((sum, t) => {
     const w = (t.w + LABEL.w) / 2 - Math.abs(t.x - x);
     const h = (t.h + LABEL.h) / 2 - Math.abs(t.y - y);
-    return w > 0 && h > 0 ? sum + w * h : sum;
+    return w > 0 && h > 0 ? sum + w * h * t.weight : sum;
   }, 0);
   const at = ports(edges, places);
   const out = new Map();
@@ -160,12 +161,12 @@ export function routes(edges, places) {
     let best = null;
     for (const t of [0.5, 0.43, 0.57, 0.36, 0.64, 0.3, 0.7, 0.24, 0.76, 0.18, 0.82]) {
       const [x, y] = point(c, t);
-      for (const dy of [0, -10, 10]) {
+      for (const dy of [0, -10, 10, -22, 22, -34, 34]) {
         const here = cost(x, y + dy) + Math.abs(t - 0.5) * 120 + Math.abs(dy) * 6;
         if (!best || here < best.cost) best = { x, y: y + dy, cost: here };
       }
     }
-    taken.push({ x: best.x, y: best.y, w: LABEL.w + 4, h: LABEL.h + 4 });
+    taken.push({ x: best.x, y: best.y, w: LABEL.w + 4, h: LABEL.h + 4, weight: 1 });
     out.set(`${e.source}→${e.destination}`, { d: `M${c[0]},${c[1]} C${c[2]},${c[3]} ${c[4]},${c[5]} ${c[6]},${c[7]}`, x: best.x, y: best.y });
   }
   return out;

@@ -1,5 +1,5 @@
 // Small pieces that several pages share.
-import { count, level, ms, percent, rate, us } from './format.js';
+import { clock, count, level, ms, percent, rate, us } from './format.js';
 
 export function Failed({ error }) {
   if (!error) return null;
@@ -107,6 +107,8 @@ export function Pairs({ rows }) {
   );
 }
 
+const NOT_RETRIED = { attempts: 'no attempt left', retry_budget: 'retry budget spent', max_retries: 'no room for a retry' };
+
 export function Attempts({ list }) {
   if (!list.length) return null;
   return (
@@ -123,7 +125,15 @@ export function Attempts({ list }) {
                 <code>{a.endpoint || 'none'}</code>
                 <small>{[a.workload, a.version, a.ejected && 'ejected'].filter(Boolean).join(' · ')}</small>
               </td>
-              <td>{a.outcome || '–'} {a.status ? a.status : ''}<small>{a.detail}</small></td>
+              <td>
+                {a.outcome || '–'} {a.status ? a.status : ''}<small>{a.detail}</small>
+                {a.not_retried && <small>{NOT_RETRIED[a.not_retried] || a.not_retried}{a.max_retries > 0 && ` (${a.active_retries}/${a.max_retries})`}</small>}
+                {(a.ejections || []).map((e) => (
+                  <small key={e.endpoint} class="ejection">
+                    {e.workload || e.endpoint} ejected {clock(e.at_ms * 1000)} to {clock(e.until_ms * 1000)}: {e.errors > 0 && `${e.errors} × `}{e.kinds || e.rule}
+                  </small>
+                ))}
+              </td>
               <td class="num">+{us(a.start_us)}</td>
               <td class="num">{us(a.duration_us)}</td>
               <td class="num">{a.reused ? 'reused' : us(a.connect_us)}</td>

@@ -34,7 +34,16 @@ function EdgePanel({ edge, close }) {
       {edge.denials.length > 0 && (
         <section>
           <h3>Denied by {edge.destination}</h3>
-          <ul class="denials">{edge.denials.map((d) => <li key={d.reason}><code>{d.reason}</code><b>{count(d.count)}</b></li>)}</ul>
+          <ul class="denials">
+            {edge.denials.map((d) => (
+              <li key={d.reason}>
+                <code>{d.reason}</code><b>{count(d.count)}</b>
+                {(d.examples || []).length > 0 && (
+                  <span class="examples">why? {d.examples.map((id) => <a key={id} href={`#/why/${encodeURIComponent(id)}`}>{id.slice(0, 8)}</a>)}</span>
+                )}
+              </li>
+            ))}
+          </ul>
         </section>
       )}
       {edge.versions.length > 0 && <section><h3>Versions of {edge.destination}</h3><Versions versions={edge.versions} /></section>}

@@ -10,7 +10,8 @@ const CAUSES = {
   open_breaker: 'Circuit breaker open',
   no_healthy_endpoint: 'No healthy endpoint',
   denied_by_policy: 'Denied by policy',
-  identity: 'Wrong or missing identity',
+  missing_identity: 'Missing identity',
+  wrong_identity: 'Wrong identity',
   bad_rollout: 'Bad rollout',
   application_error: 'The application failed',
   fault_injected: 'Injected fault',
@@ -85,13 +86,14 @@ export function Why({ id }) {
       <section>
         <h2>Both ends' view</h2>
         <div class="sides">
-          <View title={`Caller: ${data.source}`} event={data.client} none="No sidecar of the caller reported this request." />
-          <View title={`Callee: ${data.destination}`} event={data.server} none="The request did not reach a sidecar of the callee." />
+          <View title={`Caller: ${data.source}`} event={data.client} none="The caller has no view of it: no sidecar of it reported." />
+          <View title={`Callee: ${data.destination}`} event={data.server} none="The callee has no view of it: the request did not reach a sidecar of it." />
         </div>
       </section>
+      {!data.policy && data.decided_by && <section class="decided"><h2>Decided by</h2><p class="card decider">{data.decided_by}</p></section>}
       {data.policy && (
-        <section>
-          <h2>Deciding policy</h2>
+        <section class="decided">
+          <h2>{data.decided_by ? 'Deciding policy' : 'Policy that took part'}</h2>
           <div class="card policy">
             <p class="facts">
               <a href={`#/policies?object=${encodeURIComponent(`${data.policy.kind}/${data.policy.namespace}/${data.policy.name}`)}`}><b>{data.policy.kind} {data.policy.namespace}/{data.policy.name}</b></a>
