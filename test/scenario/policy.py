@@ -36,7 +36,10 @@ def command_line(mesh):
     expect("connect_timeout: \"2s\"" in r.out, "get -o yaml: " + r.out)
     with open(file, "a") as f:
         f.write("  load_balancer: round_robin\n")
-    expect(mesh.weft("apply", "-f", file).out.strip() == "traffic/cart configured", "a change is not 'configured'")
+    r = mesh.weft("apply", "-f", file, "--wait")
+    expect(r.rc == 0 and r.out.startswith("traffic/cart configured\n"), "a change is not 'configured': %r %s" % (r.out, r.err))
+    connected = [s for s in mesh.status() if s["connected"]]
+    expect(all(s["synced"] for s in connected) and "is in force in %d of %d connected sidecars" % (len(connected), len(connected)) in r.out, "--wait: " + r.out)
     r = mesh.weft("rollback")
     expect(r.rc == 0, "rollback: " + r.err)
     expect("round_robin" not in mesh.weft("get", "traffic/cart", "-o", "json").out, "rollback left the change")
@@ -72,6 +75,9 @@ def refused_by_sidecar(mesh):
         expect(r.rc == 0 and "NACK" in r.out and n["reason"][:40] in r.out, "weft status: " + r.out)
         expect("15006" in n["reason"] or "inbound" in n["reason"], "the reason names no listener: " + n["reason"])
         expect(mesh.curl("http://frontend/")[0] == 200, "the others suffer")
+        # Who waits for everybody hears who does not follow, at once.
+        r = mesh.weft("apply", "-f", "-", "--wait", stdin="apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: nacker}\nspec: {connect_timeout: 2s}\n")
+        expect(r.rc == 1 and "traffic/nacker created" in r.out and n["reason"][:40] in r.err and "nacker-" in r.err, "apply --wait: %d %s %s" % (r.rc, r.out, r.err))
         return n["reason"][:120]
     finally:
         for pid in (weft, holder):

@@ -39,7 +39,8 @@ void Status(Context& c) {
     row.push_back(Text(s, "revision"));
     rows.push_back(std::move(row));
   }
-  fputs(cli::Table({"SIDECAR", "SERVICE", "VERSION", "CONNECTED", "SERVING", "CDS", "EDS", "LDS", "RDS", "REVISION"}, rows).c_str(),
+  if (rows.empty()) printf("No sidecar is known.\n");
+  else fputs(cli::Table({"SIDECAR", "SERVICE", "VERSION", "CONNECTED", "SERVING", "CDS", "EDS", "LDS", "RDS", "REVISION"}, rows).c_str(),
         stdout);
   for (const auto& n : nacks) printf("\nrefused: %s\n", Clean(n).c_str());
   printf("\nrevision %s, trust domain %s\n", Text(answer, "revision").c_str(), Clean(Text(answer, "trust_domain")).c_str());
@@ -121,7 +122,7 @@ void Traces(Context& c, const TracesFlags& f) {
 
 void Trace(Context& c, const std::string& id) {
   const Json t = c.client().GetOrNull("/api/v1/traces/" + cli::EncodeSegment(id));
-  if (t.is_null()) throw cli::Failure("error from server (NotFound): trace \"" + id + "\" not found");
+  if (t.is_null()) throw cli::Failure("Error from server (NotFound): trace \"" + id + "\" not found");
   if (!c.table()) return void(fputs(cli::Render(t, c.output).c_str(), stdout));
   std::vector<cli::WaterfallRow> rows;
   for (const Json& h : t.value("hops", Json::array())) {
@@ -170,7 +171,7 @@ void PrintView(const char* who, const Json& e) {
 
 void Why(Context& c, const std::string& id) {
   const Json w = c.client().GetOrNull("/api/v1/why/" + cli::EncodeSegment(id));
-  if (w.is_null()) throw cli::Failure("error from server (NotFound): request or trace \"" + id + "\" not found");
+  if (w.is_null()) throw cli::Failure("Error from server (NotFound): request or trace \"" + id + "\" not found");
   if (!c.table()) return void(fputs(cli::Render(w, c.output).c_str(), stdout));
   printf("%s: %s\n", Clean(Text(w, "cause")).c_str(), Clean(Text(w, "sentence")).c_str());
   for (const Json& e : w.value("evidence", Json::array())) {

@@ -1,6 +1,7 @@
 // weft: the mesh's command line.
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 
 #include "tools/weft/commands.h"
 
@@ -27,10 +28,16 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
+    if (app.get_subcommands().empty() && !app.remaining().empty()) {
+      fprintf(stderr, "error: unknown command \"%s\" for \"weft\"\nRun 'weft --help' for usage.\n", cli::Clean(app.remaining()[0]).c_str());
+      return cli::kUsage;
+    }
     const int code = app.exit(e);
     return code == 0 ? 0 : cli::kUsage;
   } catch (const cli::Failure& e) {
-    fprintf(stderr, "error: %s\n", e.what());
+    // What the server said stands as it is, as kubectl has it.
+    const bool from_server = std::string_view(e.what()).starts_with("Error from server");
+    fprintf(stderr, "%s%s\n", from_server ? "" : "error: ", e.what());
     return e.code();
   } catch (const std::exception& e) {
     fprintf(stderr, "error: %s\n", e.what());

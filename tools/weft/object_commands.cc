@@ -92,21 +92,20 @@ std::string Lower(std::string s) {
   return s;
 }
 
-// "route/cart" and "route cart" both name one.
+// "route/cart fault/cart" and "route cart catalog" name two; "route" names a kind.
 struct Target {
   std::string kind, name;
 };
-Target ParseTarget(const std::vector<std::string>& words) {
-  Target t;
-  if (words.empty()) return t;
-  const size_t slash = words[0].find('/');
-  t.kind = words[0].substr(0, slash);
-  if (slash != std::string::npos) t.name = words[0].substr(slash + 1);
-  if (words.size() > 1) {
-    if (slash != std::string::npos) throw Failure("either KIND/NAME or KIND NAME", cli::kUsage);
-    t.name = words[1];
+std::vector<Target> ParseTargets(const std::vector<std::string>& words) {
+  std::vector<Target> out;
+  const bool pairs = !words.empty() && words[0].find('/') != std::string::npos;
+  for (size_t i = pairs ? 0 : 1; i < words.size(); ++i) {
+    const size_t slash = words[i].find('/');
+    if (pairs != (slash != std::string::npos)) throw Failure("either KIND/NAME... or KIND NAME...", cli::kUsage);
+    out.push_back(pairs ? Target{words[i].substr(0, slash), words[i].substr(slash + 1)} : Target{words[0], words[i]});
   }
-  return t;
+  if (out.empty()) out.push_back({words.empty() ? "" : words[0], ""});
+  return out;
 }
 
 void PrintActions(const Json& answer, bool dry_run) {
@@ -130,7 +129,7 @@ void AddWaitFlags(CLI::App* sub, WaitFlags& f) {
 void Await(Context& c, const WaitFlags& f, Json* answer) {
   if (!f.wait) return;
   Json result = AwaitRevision(c.client(), Text(*answer, "revision"), f.timeout_s);
-  c.exit_code = ReportWait(result, !c.table());
+  if (int rc = ReportWait(result, !c.table())) c.exit_code = rc;
   (*answer)["wait"] = std::move(result);
 }
 
@@ -203,32 +202,54 @@ void GetWorkloads(Context& c, const GetFlags& f, const std::string& name) {
     rows.push_back({Text(w, "id"), Text(w, "service"), Text(w, "namespace"), Text(w, "version"), Text(w, "address"), ports,
                     Text(w, "ready"), Text(w, "active")});
   }
+  if (rows.empty()) return void(fprintf(stderr, "No workload is registered%s.\n", name.empty() ? "" : (" for service " + Clean(name)).c_str()));
   fputs(cli::Table({"WORKLOAD", "SERVICE", "NAMESPACE", "VERSION", "ADDRESS", "PORTS", "READY", "ACTIVE"}, rows).c_str(), stdout);
 }
 
-void Get(Context& c, const GetFlags& f) {
-  const Target t = ParseTarget(f.words);
-  const std::string lower = Lower(t.kind);
-  if (lower == "workloads" || lower == "workload") return GetWorkloads(c, f, t.name);
-  const std::string kind = t.kind.empty() || lower == "all" ? "" : KindOf(t.kind);
-  const std::string ns = f.ns.empty() ? "default" : f.ns;
-  if (!t.name.empty()) {
-    Json o = c.client().GetOrNull("/api/v1/objects/" + kind + "/" + cli::EncodeSegment(ns) + "/" + cli::EncodeSegment(t.name));
-    if (o.is_null()) throw Failure("error from server (NotFound): " + Lower(kind) + " \"" + t.name + "\" not found");
-    if (!c.table()) return void(fputs(cli::Render(o, c.output).c_str(), stdout));
-    return void(fputs(cli::Table({"KIND", "NAMESPACE", "NAME", "REVISION"},
-                                 {{Text(o, "kind"), Text(o["metadata"], "namespace"), Text(o["metadata"], "name"),
-                                   Text(o["metadata"], "revision")}}).c_str(), stdout));
-  }
-  Json answer = c.client().Get("/api/v1/objects", {{"kind", kind}, {"namespace", f.all ? "" : f.ns}});
-  if (!c.table()) return Objects(answer.value("objects", Json::array()), c.output);
+void PrintObjects(const Json& list) {
   std::vector<std::vector<std::string>> rows;
-  for (const Json& o : answer.value("objects", Json::array())) {
+  for (const Json& o : list) {
     const Json meta = o.value("metadata", Json::object());
     rows.push_back({Text(o, "kind"), Text(meta, "namespace"), Text(meta, "name"), Text(meta, "revision")});
   }
-  if (rows.empty()) return void(fprintf(stderr, "No resources found%s.\n", f.ns.empty() ? "" : (" in namespace " + Clean(f.ns)).c_str()));
   fputs(cli::Table({"KIND", "NAMESPACE", "NAME", "REVISION"}, rows).c_str(), stdout);
+}
+
+std::string ObjectPath(const std::string& kind, const std::string& ns, const std::string& name) {
+  return "/api/v1/objects/" + cli::EncodeSegment(kind) + "/" + cli::EncodeSegment(ns) + "/" + cli::EncodeSegment(name);
+}
+
+// Those that are there are shown, whatever is missing.
+void GetNamed(Context& c, const std::vector<Target>& targets, const std::string& ns) {
+  Json found = Json::array();
+  for (const Target& t : targets) {
+    const std::string kind = KindOf(t.kind);
+    Json o = c.client().GetOrNull(ObjectPath(kind, ns, t.name));
+    if (!o.is_null()) {
+      found.push_back(std::move(o));
+      continue;
+    }
+    fprintf(stderr, "Error from server (NotFound): %s \"%s\" not found\n", Lower(kind).c_str(), Clean(t.name).c_str());
+    c.exit_code = cli::kError;
+  }
+  if (found.empty()) return;
+  if (c.table()) return PrintObjects(found);
+  if (targets.size() == 1) return void(fputs(cli::Render(found[0], c.output).c_str(), stdout));
+  Objects(found, c.output);
+}
+
+void Get(Context& c, const GetFlags& f) {
+  const std::vector<Target> targets = ParseTargets(f.words);
+  const std::string lower = Lower(targets[0].kind);
+  if (lower == "workloads" || lower == "workload") return GetWorkloads(c, f, targets[0].name);
+  if (!targets[0].name.empty()) return GetNamed(c, targets, f.ns.empty() ? "default" : f.ns);
+  const std::string kind = lower.empty() || lower == "all" ? "" : KindOf(lower);
+  Json answer = c.client().Get("/api/v1/objects", {{"kind", kind}, {"namespace", f.all ? "" : f.ns}});
+  if (!c.table()) return Objects(answer.value("objects", Json::array()), c.output);
+  const Json list = answer.value("objects", Json::array());
+  if (!list.empty()) return PrintObjects(list);
+  fprintf(stderr, "No resources found%s.\n", f.ns.empty() ? "" : (" in namespace " + Clean(f.ns)).c_str());
+  if (kind == "Service") fprintf(stderr, "Service policies, that is. What runs: weft get workloads; who calls whom: weft topology.\n");
 }
 
 struct DeleteFlags {
@@ -239,10 +260,13 @@ struct DeleteFlags {
 };
 
 void DeleteOne(Context& c, const std::string& kind, const std::string& ns, const std::string& name, bool ignore, Json* last) {
-  const std::string path = "/api/v1/objects/" + cli::EncodeSegment(kind) + "/" + cli::EncodeSegment(ns) + "/" + cli::EncodeSegment(name);
+  const std::string path = ObjectPath(kind, ns, name);
   if (c.client().GetOrNull(path).is_null()) {
     if (ignore) return;
-    throw Failure("error from server (NotFound): " + Lower(kind) + " \"" + name + "\" not found");
+    // The others are deleted all the same.
+    fprintf(stderr, "Error from server (NotFound): %s \"%s\" not found\n", Lower(kind).c_str(), Clean(name).c_str());
+    c.exit_code = cli::kError;
+    return;
   }
   *last = c.client().Delete(path);
   PrintActions(*last, false);
@@ -252,9 +276,10 @@ void Delete(Context& c, const DeleteFlags& f) {
   if (f.files.empty() == f.words.empty()) throw Failure("name what to delete by KIND NAME or by -f FILE", cli::kUsage);
   Json last;
   if (!f.words.empty()) {
-    const Target t = ParseTarget(f.words);
-    if (t.name.empty()) throw Failure("which " + t.kind + "? weft delete KIND NAME", cli::kUsage);
-    DeleteOne(c, KindOf(t.kind), f.ns, t.name, f.ignore_not_found, &last);
+    for (const Target& t : ParseTargets(f.words)) {
+      if (t.name.empty()) throw Failure("which " + t.kind + "? weft delete KIND NAME", cli::kUsage);
+      DeleteOne(c, KindOf(t.kind), f.ns, t.name, f.ignore_not_found, &last);
+    }
   }
   // The server reads the documents for us and says what they name.
   for (const Document& d : Read(f.files)) {
@@ -324,8 +349,8 @@ void AddObjectCommands(CLI::App& app, Context& c) {
   }
   {
     auto f = std::make_shared<GetFlags>();
-    auto* sub = app.add_subcommand("get", "policies (KIND [NAME], KIND/NAME, all) or workloads");
-    sub->add_option("what", f->words, "service, route, traffic, meshtls, authorization, fault, workloads")->expected(0, 2);
+    auto* sub = app.add_subcommand("get", "policies (KIND [NAME...], KIND/NAME..., all) or workloads");
+    sub->add_option("what", f->words, "service, route, traffic, meshtls, authorization, fault, workloads")->expected(0, 1000);
     sub->add_option("-n,--namespace", f->ns, "default: all for lists, \"default\" for one");
     sub->add_flag("-A,--all-namespaces", f->all);
     AddOutputFlag(sub, c);
@@ -333,8 +358,8 @@ void AddObjectCommands(CLI::App& app, Context& c) {
   }
   {
     auto f = std::make_shared<DeleteFlags>();
-    auto* sub = app.add_subcommand("delete", "delete a policy: KIND NAME, KIND/NAME, or what -f names");
-    sub->add_option("what", f->words)->expected(0, 2);
+    auto* sub = app.add_subcommand("delete", "delete policies: KIND NAME..., KIND/NAME..., or what -f names");
+    sub->add_option("what", f->words)->expected(0, 1000);
     sub->add_option("-f,--filename", f->files, "file, folder, or -")->allow_extra_args(false);
     sub->add_option("-n,--namespace", f->ns);
     sub->add_flag("--ignore-not-found", f->ignore_not_found);

@@ -95,7 +95,7 @@ class Impl final : public Insight {
     r.Add("GET", "/api/v1/traces/{id}", [this](const Request& q) { return Trace(q.params.at("id")); });
     r.Add("GET", "/api/v1/why/{id}", [this](const Request& q) { return Why(q.params.at("id")); });
     r.Add("GET", "/api/v1/telemetry", [this](const Request&) { return Answer(TelemetryJson()); });
-    for (const ui::Asset& a : ui::Assets()) r.AddAsset(std::string(a.path), std::string(a.content_type), a.body);
+    for (const ui::Asset& a : ui::Assets()) r.AddAsset(std::string(a.path), std::string(a.content_type), a.body, a.gzip);
   }
 
   std::string Metrics() override {

@@ -76,6 +76,7 @@ HttpServer::HttpServer(Options options, const Router& router) : options_(std::mo
     Request request;
     request.method = q.method, request.path = q.path, request.body = q.body;
     request.content_type = q.get_header_value("Content-Type");
+    request.accept_encoding = q.get_header_value("Accept-Encoding"), request.if_none_match = q.get_header_value("If-None-Match");
     for (const auto& [k, v] : q.params) request.query[k] = v;
     Response r;
     try {
@@ -84,7 +85,10 @@ HttpServer::HttpServer(Options options, const Router& router) : options_(std::mo
       r = ErrorResponse(500, e.what());
     }
     out.status = r.status;
-    for (const auto& [k, v] : r.headers) out.set_header(k.c_str(), v);
+    for (const auto& [k, v] : r.headers) {
+      out.headers.erase(k);  // instead of the general one
+      out.set_header(k.c_str(), v);
+    }
     if (router.IsAsset(request.path) && !options_.page_csp.empty()) out.set_header("Content-Security-Policy", options_.page_csp);
     out.set_content(r.body, r.content_type.c_str());
   };

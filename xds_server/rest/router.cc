@@ -1,5 +1,7 @@
 #include "xds_server/rest/router.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -37,6 +39,29 @@ bool Match(const std::vector<std::string>& pattern, const std::vector<std::strin
   return true;
 }
 
+// Quoted hexadecimal FNV-1a: names a content, protects nothing.
+std::string EtagOf(std::string_view body) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (unsigned char c : body) hash = (hash ^ c) * 0x100000001b3;
+  char text[24];
+  snprintf(text, sizeof text, "\"%016llx\"", static_cast<unsigned long long>(hash));
+  return text;
+}
+
+// One of the names in a list ("gzip, br;q=0.5"), unless it is weighed 0.
+bool Lists(std::string_view list, std::string_view name) {
+  while (!list.empty()) {
+    std::string_view item = list.substr(0, list.find(','));
+    list.remove_prefix(std::min(list.size(), item.size() + 1));
+    while (!item.empty() && item.front() == ' ') item.remove_prefix(1);
+    if (!item.starts_with(name)) continue;
+    item.remove_prefix(name.size());
+    if (item.empty() || item.front() == ' ') return true;
+    if (item.front() == ';') return item.find("q=0") == std::string_view::npos || item.find("q=0.") != std::string_view::npos;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string Request::Query(const std::string& key, std::string_view fallback) const {
@@ -56,17 +81,27 @@ void Router::Add(std::string method, std::string pattern, Handler handler) {
   routes_.push_back({std::move(method), Split(pattern), std::move(handler)});
 }
 
-void Router::AddAsset(std::string path, std::string content_type, std::string_view body) {
-  assets_[std::move(path)] = {std::move(content_type), body};
+void Router::AddAsset(std::string path, std::string content_type, std::string_view body, std::string_view gzip) {
+  assets_[std::move(path)] = {std::move(content_type), EtagOf(body), body, gzip};
 }
 
 Response Router::Dispatch(Request& request) const {
   const bool get = request.method == "GET" || request.method == "HEAD";
   if (auto it = assets_.find(request.path); it != assets_.end()) {
     if (!get) return ErrorResponse(405, "only GET is possible here");
+    const Asset& a = it->second;
     Response r;
-    r.content_type = it->second.content_type;
-    r.body = std::string(it->second.body);
+    r.content_type = a.content_type;
+    // Kept by the browser, asked about each time: a new server's page is never an old one's.
+    r.headers = {{"ETag", a.etag}, {"Cache-Control", "no-cache"}, {"Vary", "Accept-Encoding"}};
+    if (Lists(request.if_none_match, a.etag) || request.if_none_match == "*") {
+      r.status = 304;
+    } else if (!a.gzip.empty() && Lists(request.accept_encoding, "gzip")) {
+      r.headers["Content-Encoding"] = "gzip";
+      r.body = std::string(a.gzip);
+    } else {
+      r.body = std::string(a.body);
+    }
     return r;
   }
   const std::vector<std::string> path = Split(request.path);

@@ -22,6 +22,7 @@ struct Request {
   std::map<std::string, std::string> params;  // from {name} in the pattern
   std::map<std::string, std::string> query;   // last value wins
   std::string content_type, body;
+  std::string accept_encoding, if_none_match;
   std::string Query(const std::string& key, std::string_view fallback = "") const;
 };
 
@@ -41,8 +42,9 @@ class Router {
  public:
   // Pattern segments are literal or {name} (one segment, not empty).
   void Add(std::string method, std::string pattern, Handler handler);
-  // A static file of the page, held in memory for the life of the program. Path "/" is the page itself.
-  void AddAsset(std::string path, std::string content_type, std::string_view body);
+  // A static file of the page, held in memory for the life of the program. Path "/" is the page itself. It is answered with
+  // an ETag (304 to whoever has it), and compressed to whoever takes gzip when `gzip` is given.
+  void AddAsset(std::string path, std::string content_type, std::string_view body, std::string_view gzip = {});
 
   // Finds and runs the handler; 404 for no such path, 405 (with Allow) for no such method.
   Response Dispatch(Request& request) const;
@@ -56,8 +58,8 @@ class Router {
     Handler handler;
   };
   struct Asset {
-    std::string content_type;
-    std::string_view body;
+    std::string content_type, etag;
+    std::string_view body, gzip;
   };
   std::vector<Route> routes_;
   std::map<std::string, Asset> assets_;

@@ -34,5 +34,29 @@ TEST(Router, AssetsAreExactPaths) {
   EXPECT_EQ(Call(r, "GET", "/../app.js").status, 404);
 }
 
+TEST(Router, AssetsAreKeptAndCompressed) {
+  Router r;
+  r.AddAsset("/app.js", "text/javascript", "plain", "squeezed");
+  auto get = [&](const char* encodings, std::string etag) {
+    Request q;
+    q.method = "GET", q.path = "/app.js", q.accept_encoding = encodings, q.if_none_match = std::move(etag);
+    return r.Dispatch(q);
+  };
+  Response plain = get("", "");
+  EXPECT_EQ(plain.body, "plain");
+  EXPECT_EQ(plain.headers.count("Content-Encoding"), 0u);
+  EXPECT_EQ(plain.headers.at("Vary"), "Accept-Encoding");
+  EXPECT_EQ(get("br, gzip;q=0.8", "").body, "squeezed");
+  EXPECT_EQ(get("gzip", "").headers.at("Content-Encoding"), "gzip");
+  EXPECT_EQ(get("gzip;q=0, br", "").body, "plain");
+  EXPECT_EQ(get("x-gzip", "").body, "plain");
+  const std::string etag = plain.headers.at("ETag");
+  Response known = get("gzip", "\"other\", " + etag);
+  EXPECT_EQ(known.status, 304);
+  EXPECT_EQ(known.body, "");
+  EXPECT_EQ(known.headers.at("ETag"), etag);
+  EXPECT_EQ(get("gzip", "\"other\"").status, 200);
+}
+
 }  // namespace
 }  // namespace weft::server

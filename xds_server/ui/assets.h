@@ -9,7 +9,7 @@ namespace weft::ui {
 struct Asset {
   std::string_view path;          // "/", "/app.js"
   std::string_view content_type;
-  std::string_view body;          // for the life of the program
+  std::string_view body, gzip;    // plain and compressed, for the life of the program
 };
 const std::vector<Asset>& Assets();
 

@@ -40,7 +40,7 @@ const char* StatusWord(int status) {
 
 // "cart.yaml:7:15: Route/default/cart: spec.rules[0].to[0].weight: must not be negative", one line a detail.
 std::string ErrorText(int status, const std::string& body) {
-  std::string text = std::string("error from server (") + StatusWord(status) + "): ";
+  std::string text = std::string("Error from server (") + StatusWord(status) + "): ";
   Json j = Json::parse(body, nullptr, false);
   if (!j.is_object() || !j.contains("error") || !j["error"].is_object()) {
     return text + (body.empty() ? "status " + std::to_string(status) : body.substr(0, 500));
