@@ -264,7 +264,7 @@ void Speaker::RetriesStopped() {
   snprintf(percent, sizeof percent, "%.3g %%", a->retry_budget_percent);
   out_.sentence += a->not_retried == "retry_budget" ? " Retries stopped: the retry budget of " + std::string(percent) + " was spent"
                                                      : " Retries stopped: the limit of parallel retries was reached";
-  out_.sentence += " (" + std::to_string(a->active_retries) + " of at most " + std::to_string(a->max_retries) + " retries were under way; " + by + ").";
+  out_.sentence += " (it allowed " + std::to_string(a->max_retries) + " at a time just then, and as many were under way; " + by + ").";
   if (out_.decided_by.empty()) Decide(p.kind == "Traffic" ? p : PolicyRef(), by);
 }
 

@@ -146,7 +146,7 @@ const WhyCase kCases[] = {
        e[0].attempts[0].not_retried = "retry_budget", e[0].attempts[0].retry_budget_percent = 20;
        e[0].attempts[0].active_retries = e[0].attempts[0].max_retries = 3;
      },
-     "application_error", {"application of cart", "Retries stopped: the retry budget of 20 % was spent (3 of at most 3", "Traffic cart, revision 9"}, {}},
+     "application_error", {"application of cart", "Retries stopped: the retry budget of 20 % was spent (it allowed 3 at a time", "Traffic cart, revision 9"}, {}},
     {"MaxRetriesIsNoBreaker",
      [](Events& e, CellList&) {
        e = {Client("web", "cart", 503, "UO,UF")};
