@@ -179,6 +179,7 @@ void Exchange::HandleTimers() {
       phase_ = Phase::kHead;
       if (!AbortByFault() && RunFilters()) Route();
     } else if (phase_ == Phase::kBackoff) {
+      ++record_->retries;
       StartAttempt();
     }
   }
@@ -289,11 +290,18 @@ void Exchange::MaybeFinish() {
 // The response cannot be completed: whoever reads it must see that it was cut.
 void Exchange::ResponseBroken() {
   if (source_ == &stream_.in && (stream_.in.bits & In::kReset)) {
-    bool lost = stream_.in.reset == codec::ResetCode::kConnectionLost || stream_.in.reset == codec::ResetCode::kTruncated;
-    record_->flags.Set(lost ? ResponseFlag::kUpstreamConnectionTermination : ResponseFlag::kUpstreamRemoteReset);
+    using Code = codec::ResetCode;
+    Code code = stream_.in.reset;
+    bool lost = code == Code::kConnectionLost || code == Code::kTruncated;
+    // What HTTP/1 sent could not be read. (HTTP/2: the peer's own word for a reset.)
+    bool unreadable = code == Code::kProtocol && record_->upstream_protocol != Protocol::kHttp2;
+    record_->flags.Set(lost         ? ResponseFlag::kUpstreamConnectionTermination
+                       : unreadable ? ResponseFlag::kUpstreamProtocolError
+                                    : ResponseFlag::kUpstreamRemoteReset);
     if (record_->detail.empty() || record_->detail == "via_upstream") {
-      record_->detail = lost ? "upstream_reset_after_response_started{connection_termination}"
-                            : "upstream_reset_after_response_started{remote_reset}";
+      record_->detail = lost         ? "upstream_reset_after_response_started{connection_termination}"
+                        : unreadable ? "upstream_reset_after_response_started{protocol_error}"
+                                     : "upstream_reset_after_response_started{remote_reset}";
     }
     base::Cells::Local().Add(cluster_->stats.rq_rx_reset);
     cluster::Outcome reset{cluster::Outcome::kReset, 0};

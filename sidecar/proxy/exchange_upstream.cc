@@ -343,7 +343,6 @@ bool Exchange::Retry(const cluster::TryResult& result) {
                 (retry_.policy() == nullptr && result.kind == Kind::kReset);
   if (absent && tried_.size() < record_->attempts[record_->attempt_count - 1].total_hosts) d.backoff_ns = 0;
   holds_retry_ = true;
-  ++record_->retries;
   cells.Add(stats.rq_retry);
   phase_ = Phase::kBackoff;
   core_->loop()->Arm(&wait_timer_, d.backoff_ns);

@@ -448,6 +448,11 @@ void Mesh::Start(uint32_t workers) {
 }
 
 void Mesh::Publish() {
+  auto status = plane->Publish(Build());
+  WEFT_CHECK(status, status.error().ToString());
+}
+
+std::shared_ptr<const model::ConfigSnapshot> Mesh::Build() {
   auto s = std::make_shared<model::ConfigSnapshot>();
   s->sequence = ++sequence_;
   s->config_revision = std::to_string(sequence_);
@@ -465,6 +470,11 @@ void Mesh::Publish() {
       model::Endpoint ep;
       ep.address = model::Address::FromIp(*model::Ip::Parse("127.0.0.1"), p);
       ep.workload = "w" + std::to_string(p);
+      endpoints->endpoints.push_back(ep);
+    }
+    for (const std::string& p : c.pipes) {
+      model::Endpoint ep;
+      ep.address = model::Address::Pipe(p);
       endpoints->endpoints.push_back(ep);
     }
     e->endpoints = endpoints;
@@ -502,8 +512,7 @@ void Mesh::Publish() {
   le->config = l;
   le->tls = contexts;
   s->listeners.push_back(le);
-  auto status = plane->Publish(s);
-  WEFT_CHECK(status, status.error().ToString());
+  return s;
 }
 
 uint16_t Mesh::port() const {

@@ -139,6 +139,8 @@ class Mesh {
   model::Cluster& AddCluster(const std::string& name, const std::vector<uint16_t>& ports, std::shared_ptr<const tls::Context> tls = nullptr);
   void Start(uint32_t workers = 1);
   void Publish();
+  // What Publish() publishes, for tests that bring their own worker.
+  std::shared_ptr<const model::ConfigSnapshot> Build();
   uint16_t port() const;
   // The next finished record; waits for it.
   Record NextRecord();
@@ -157,6 +159,7 @@ class Mesh {
     std::shared_ptr<model::Cluster> config;
     std::vector<uint16_t> ports;
     std::shared_ptr<const tls::Context> tls;
+    std::vector<std::string> pipes;  // endpoints that are unix sockets
   };
   std::map<std::string, TestCluster> clusters;
   PlaneOptions options;
