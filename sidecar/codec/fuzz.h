@@ -1,4 +1,4 @@
-// Entry functions for fuzzing, libFuzzer-shaped; codec_test replays the corpus in testdata/ through them.
+// Entry functions for fuzzing, libFuzzer-shaped; test/fuzz has their corpora and runs them.
 //
 // Each treats its input as a byte stream from a hostile peer, feeds it whole and in pieces derived from the input, lets
 // a small proxy answer, and stops the process (WEFT_CHECK) when an invariant breaks: outcomes that depend on how bytes

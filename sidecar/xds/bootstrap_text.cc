@@ -2,11 +2,11 @@
 // from the linked descriptors and refuses unknown fields, with their path).
 #include <google/protobuf/message.h>
 #include <google/protobuf/util/json_util.h>
-#include <yaml-cpp/yaml.h>
 
 #include <set>
 #include <vector>
 
+#include "sidecar/base/yaml.h"
 #include "sidecar/xds/bootstrap.h"
 
 namespace weft::xds {
@@ -142,7 +142,7 @@ base::Status ParseYaml(const std::string& text, google::protobuf::Message* to) {
     if (auto e = CheckJson(text); !e.empty()) return base::Error(e);
   } else {
     try {
-      std::vector<YAML::Node> documents = YAML::LoadAll(text);
+      std::vector<YAML::Node> documents = base::LoadYaml(text);
       if (documents.size() > 1) return base::Error("holds more than one YAML document");
       if (documents.empty() || documents[0].IsNull()) return base::Ok{};
       if (!documents[0].IsMap()) return base::Error("is not a YAML map");

@@ -1,5 +1,5 @@
-// Fuzz targets: functions that must survive any bytes. One file declares them all; replay_test.cc runs each over its
-// corpus folder and seeded mutations of it in the normal test run; libfuzzer_main.cc makes a libFuzzer program of them.
+// Fuzz targets: functions that must survive any bytes. replay_test.cc runs each over its corpus folder and seeded
+// mutations of it in the normal test run; libfuzzer_main.cc makes a libFuzzer program of them (tools/fuzz).
 //
 // A target checks more than "does not crash": what it accepts must keep the parser's promises (abort with WEFT_CHECK).
 #pragma once
@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 namespace weft::fuzz {
 
@@ -15,7 +16,14 @@ struct Target {
   void (*run)(std::string_view bytes);
 };
 
-extern const Target kTargets[];
-extern const size_t kTargetCount;
+// All of them.
+const std::vector<Target>& Targets();
+
+// By file: codecs and wire formats, header values, a whole exchange, Envoy configuration, the server's readers.
+std::vector<Target> WireTargets();
+std::vector<Target> ValueTargets();
+std::vector<Target> ExchangeTargets();
+std::vector<Target> ConfigTargets();
+std::vector<Target> ServerTargets();
 
 }  // namespace weft::fuzz

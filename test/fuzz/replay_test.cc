@@ -28,7 +28,7 @@ std::vector<std::string> Corpus(const std::string& name) {
 }
 
 void Mutate(std::string& s, base::Random& random, const std::vector<std::string>& corpus) {
-  switch (random.Below(7)) {
+  switch (random.Below(8)) {
     case 0: if (!s.empty()) s[random.Below(s.size())] = static_cast<char>(random.Next()); break;
     case 1: if (!s.empty()) s[random.Below(s.size())] ^= static_cast<char>(1 << random.Below(8)); break;
     case 2: if (!s.empty()) s.erase(random.Below(s.size()), 1 + random.Below(16)); break;
@@ -48,13 +48,19 @@ void Mutate(std::string& s, base::Random& random, const std::vector<std::string>
       s[at] = kEdges[random.Below(sizeof kEdges)], s[at + 1] = kEdges[random.Below(sizeof kEdges)];
       break;
     }
+    case 7: {  // words that mean something in text protocols
+      static constexpr std::string_view kWords[] = {"\r\n", "\r", "\n", " ", "\t", ":", ",", ";", "\r\n\r\n", "0\r\n\r\n", "chunked", "\"", "{", "}", "[",
+                                                    "\x80", "\xff\xff", "Content-Length: 3\r\n", "1\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "%", "..", "&a *a"};
+      s.insert(random.Below(s.size() + 1), kWords[random.Below(std::size(kWords))]);
+      break;
+    }
   }
 }
 
 class Replay : public testing::TestWithParam<size_t> {};
 
 TEST_P(Replay, CorpusAndMutations) {
-  const Target& target = kTargets[GetParam()];
+  const Target& target = Targets()[GetParam()];
   auto corpus = Corpus(target.name);
   ASSERT_FALSE(corpus.empty()) << "no corpus for " << target.name;
   const char* wanted = getenv("WEFT_FUZZ_ROUNDS");
@@ -71,8 +77,8 @@ TEST_P(Replay, CorpusAndMutations) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, Replay, testing::Range(size_t{0}, kTargetCount),
-                         [](const auto& info) { return std::string(kTargets[info.param].name); });
+INSTANTIATE_TEST_SUITE_P(Targets, Replay, testing::Range(size_t{0}, Targets().size()),
+                         [](const auto& info) { return std::string(Targets()[info.param].name); });
 
 }  // namespace
 }  // namespace weft::fuzz

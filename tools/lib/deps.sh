@@ -8,6 +8,7 @@ WEFT_BUILD_PACKAGES="bazel-bootstrap bazel-skylib bazel-rules-proto bazel-platfo
   nlohmann-json3-dev libcli11-dev libcpp-httplib-dev libnftables-dev libcap2-bin"
 WEFT_RUN_PACKAGES="nftables iproute2 util-linux redis-server redis-tools curl"
 WEFT_TEST_PACKAGES="nghttp2-client wrk haproxy tcpdump chromium"
+WEFT_FUZZ_PACKAGES="libclang-rt-19-dev"
 
 weft_as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else

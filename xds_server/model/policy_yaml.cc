@@ -4,13 +4,13 @@
 #include <google/protobuf/duration.pb.h>
 #include <google/protobuf/message.h>
 #include <google/protobuf/util/json_util.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 
 #include "api/weft/policy/v1/policy.pb.h"
+#include "sidecar/base/yaml.h"
 #include "xds_server/model/policy.h"
 
 namespace weft::server {
@@ -327,7 +327,7 @@ ParseOutcome ParsePolicies(std::string_view text, std::string_view file) {
   }
   try {
     Reader reader(file, out);
-    for (const YAML::Node& doc : YAML::LoadAll(std::string(text))) reader.Document(doc);
+    for (const YAML::Node& doc : base::LoadYaml(std::string(text))) reader.Document(doc);
   } catch (const YAML::Exception& e) {
     out.issues.push_back({std::string(file), e.mark.line + 1, e.mark.column + 1, "", "", "not YAML: " + e.msg});
   }

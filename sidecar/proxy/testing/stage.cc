@@ -69,6 +69,13 @@ bool Peer::Pump() {
   return moved;
 }
 
+bool Peer::complains() const {
+  for (const auto& m : messages_) {
+    if (m->in.bits & Inbound::kMalformed) return true;
+  }
+  return codec->counters().protocol_errors != 0;
+}
+
 void Peer::Reset(Message* m) {
   codec->Reset(m->id, codec::ResetCode::kCancel);
   m->over = true;
@@ -137,6 +144,13 @@ size_t Stage::server_connections() const {
   size_t n = 0;
   for (const auto& p : servers_) n += p->open();
   return n;
+}
+
+bool Stage::server_complains() const {
+  for (const auto& p : servers_) {
+    if (p->complains()) return true;
+  }
+  return false;
 }
 
 void Stage::CloseServers() {

@@ -50,6 +50,7 @@ class Peer : public codec::StreamHost {
   void HalfClose();
   void Close();
   bool open() const { return transport_.open(); }
+  bool complains() const;         // what came cannot be read
   bool usable(const Message* m) const { return m && open() && !m->over && !raw_ && !codec->closed(); }
 
   std::unique_ptr<codec::Codec> codec;
@@ -72,6 +73,9 @@ class Stage {
   struct Served { Peer* peer = nullptr; Peer::Message* message = nullptr; };
   Served served();
   size_t server_connections() const;
+  Peer* newest_server() { return servers_.empty() ? nullptr : servers_.back().get(); }
+  // A server got something from the worker that it cannot read.
+  bool server_complains() const;
   void CloseServers();
   void CloseCallers();
   void ForgetCallers();

@@ -1,9 +1,9 @@
 #include "tools/weft/inject/inject.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <stdexcept>
+
+#include "sidecar/base/yaml.h"
 
 namespace weft::inject {
 namespace {
@@ -320,7 +320,7 @@ Outcome Inject(const std::string& manifests, const Options& options) {
   try {
     bool first = true;
     int index = 0;
-    for (YAML::Node doc : YAML::LoadAll(manifests)) {
+    for (YAML::Node doc : base::LoadYaml(manifests)) {
       index++;
       if (doc.IsNull()) continue;
       if (!doc.IsMap()) throw std::runtime_error("document " + std::to_string(index) + " is not an object");
