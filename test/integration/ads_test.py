@@ -213,4 +213,66 @@ def test_a_thousand_clusters_in_one_push():
     s.stop(), ads.kill()
 
 
+class Caller(threading.Thread):
+    """Requests one after the other on one connection, until told to stop."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.done, self.count, self.failed = port, False, 0, []
+        self.start()
+
+    def run(self):
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        while not self.done:
+            try:
+                c.request("POST" if self.count % 3 else "GET", "/x", body=b"y" * 100)
+                r = c.getresponse()
+                body = r.read()
+                if r.status != 200:
+                    self.failed.append((self.count, r.status, body))
+            except (OSError, http.client.HTTPException) as e:
+                self.failed.append((self.count, repr(e)))
+                c.close()
+            self.count += 1
+        c.close()
+
+
+def test_changes_under_load_fail_nothing():
+    a, b = Backend("a"), Backend("b")
+    ads = Ads()
+    fill(ads, a)
+    tcp = {"name": "tcp", "typed_config": any_("extensions.filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="t", cluster="good")}
+    ads.set("CDS", "good", cluster("good", a.port))
+    ads.set("LDS", "t", listener("t", tcp))
+    ads.push("0")
+    s = Sidecar(bootstrap(ads.port))
+    until("both listen", lambda: s.port("l") and s.port("t"))
+    callers = [Caller(s.port("l")) for _ in range(6)] + [Caller(s.port("t")) for _ in range(2)]
+    acknowledged = lambda: len([r for r in ads.requests if r.get("responseNonce") and not r.get("errorDetail")])
+    for i in range(1, 41):
+        before, served = acknowledged(), [c.count for c in callers]
+        kind = i % 5
+        if kind == 0:
+            ads.set("EDS", "cart", endpoints("cart", (a if i % 2 else b).port))
+        elif kind == 1:
+            ads.set("RDS", "r", routes("r", "good" if i % 2 else "cart"))
+        elif kind == 2:
+            ads.set("CDS", "cart", {**eds_cluster("cart"), "connect_timeout": "%ds" % (i + 1)})
+            ads.set("EDS", "cart", endpoints("cart", a.port, b.port))
+        elif kind == 3:
+            ads.set("LDS", "l", listener("l", hcm(rds="r", server_name="v%d" % i)))
+        else:
+            ads.set("CDS", "more%d" % i, cluster("more%d" % i, b.port))
+        ads.push(str(i))
+        until("the change is taken", lambda: acknowledged() > before)
+        until("everybody was served since", lambda: all(c.failed or c.count > n for c, n in zip(callers, served)))
+    for c in callers:
+        c.done = True
+    for c in callers:
+        c.join(30)
+    assert not any(c.failed for c in callers), [c.failed[:3] for c in callers]
+    assert not [r for r in ads.requests if r.get("errorDetail")]
+    assert s.stop() == 0
+
+
 main(globals())

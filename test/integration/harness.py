@@ -1,7 +1,9 @@
 """What the loopback tests share: a sidecar process, HTTP backends, waiting for conditions without sleeping blindly."""
-import http.client, http.server, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
+import http.client, http.server, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 
 STARTED = []  # processes, so that none is left when a test fails
+# Built with --config=asan or tsan (.bazelrc sets these): sizes and times mean nothing, and reports are looked for.
+SANITIZED = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
 
 
 def start(*args, **kw):
@@ -194,6 +196,32 @@ def make_ca(folder):
     return folder
 
 
+def end_all():
+    """Ends what a test left running; in order where a sanitizer wants to say what leaked."""
+    for p in STARTED:
+        if p.poll() is None and SANITIZED:
+            p.terminate()
+            try:
+                p.wait(5)
+            except subprocess.TimeoutExpired:
+                pass
+        if p.poll() is None:
+            p.kill()
+    STARTED.clear()
+
+
+def sanitizer_reports():
+    found = ""
+    for f in sorted(os.listdir(TMP)):
+        if f.endswith(".log"):
+            with open(os.path.join(TMP, f), errors="replace") as log:
+                text = log.read()
+            m = re.search(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:", text)
+            if m:
+                found += "%s: %s\n" % (f, text[max(0, m.start() - 200):m.start() + 8000])
+    return found
+
+
 def main(namespace):
     """Runs every test_* function; one line each, and the reason where one fails."""
     failed = 0
@@ -204,6 +232,8 @@ def main(namespace):
         start = time.time()
         try:
             fn()
+            end_all()
+            assert not sanitizer_reports(), sanitizer_reports()
             print("[       OK ] %s (%d ms)" % (name, (time.time() - start) * 1000), flush=True)
         except BaseException:
             failed += 1
@@ -212,8 +242,6 @@ def main(namespace):
             for f in sorted(os.listdir(TMP)):
                 if f.endswith(".log"):
                     print("--- " + f + "\n" + open(os.path.join(TMP, f)).read()[-4000:], flush=True)
-        for p in STARTED:
-            if p.poll() is None:
-                p.kill()
+        end_all()
     shutil.rmtree(TMP, ignore_errors=True)
     os._exit(1 if failed else 0)
