@@ -18,11 +18,24 @@ using base::Cells;
 
 // One target per name of the cluster; addresses of failed lookups stay as they were.
 struct SnapshotBuilder::Dns {
+  // Asks for a name again. Lives in its target.
+  struct Again final : io::Timer {
+    Again(SnapshotBuilder* b, std::weak_ptr<Dns> w, size_t i)
+        : io::Timer([](io::Timer* x) {
+            auto* self = static_cast<Again*>(x);
+            auto keep = self->dns.lock();
+            if (keep) self->builder->Resolve(self->dns, self->index);
+          }),
+          builder(b), dns(std::move(w)), index(i) {}
+    SnapshotBuilder* builder;
+    std::weak_ptr<Dns> dns;
+    size_t index;
+  };
   struct Target {
     size_t endpoint;  // index into the cluster's inline endpoints
     bool answered = false;
     std::vector<model::Ip> addresses;
-    std::unique_ptr<io::Timer> timer;
+    std::unique_ptr<Again> timer;
   };
   std::string cluster;
   std::shared_ptr<const model::Cluster> config;
@@ -432,19 +445,7 @@ void SnapshotBuilder::Resolve(const std::weak_ptr<Dns>& weak, size_t target) {
       WEFT_LOG(kDns, kWarn, "cluster \"", d->cluster, "\": ", answer.error);
       if (first) Changed();
     }
-    struct Again : io::Timer {
-      Again(SnapshotBuilder* b, std::weak_ptr<Dns> w, size_t i)
-          : io::Timer([](io::Timer* x) {
-              auto* self = static_cast<Again*>(x);
-              auto keep = self->dns.lock();  // the timer lives in the target
-              if (keep) self->builder->Resolve(self->dns, self->index);
-            }),
-            builder(b), dns(std::move(w)), index(i) {}
-      SnapshotBuilder* builder;
-      std::weak_ptr<Dns> dns;
-      size_t index;
-    };
-    if (!t.timer) t.timer = std::make_unique<Again>(this, weak, target);
+    if (!t.timer) t.timer = std::make_unique<Dns::Again>(this, weak, target);
     loop_->Arm(t.timer.get(), std::max<uint64_t>(again, base::kMs));
   });
 }
