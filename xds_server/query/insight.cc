@@ -263,6 +263,9 @@ class Impl final : public Insight {
     s.failed_calls = [events](const std::string& workload, int64_t from, int64_t to) {
       return events({.from_ns = from, .to_ns = to, .workload = workload, .direction = Direction::kOutbound, .failed = true, .limit = 500});
     };
+    s.requests = [events](const std::string& workload, int64_t from, int64_t to) {
+      return events({.from_ns = from, .to_ns = to, .workload = workload, .direction = Direction::kInbound, .limit = 500});
+    };
     s.arrivals = [events](const std::string& address, int64_t from, int64_t to) {
       return events({.from_ns = from, .to_ns = to, .came_from = address, .limit = 10});
     };

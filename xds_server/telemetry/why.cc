@@ -214,11 +214,17 @@ bool Explainer::TieCalls() {
   bool tcp = call.protocol == "tcp";
   const std::string what = tcp ? "TCP connection to " + call.destination : call.method + " " + call.path + " to " + call.destination;
   auto alike = std::count_if(calls.begin(), calls.end(), [&](const Event& e) { return e.destination == call.destination; });
-  because_.push_back(f_.callee + " answered " + f_.caller + " with " + Answer(server) + " because its " + what + " ");
+  // With other requests at the workload at that moment the call may be one of theirs.
+  auto meanwhile = sources_.requests ? sources_.requests(server.workload, call.start_ns, server.end_ns + kSkewNs) : std::vector<Event>();
+  auto others = std::count_if(meanwhile.begin(), meanwhile.end(), [&](const Event& e) {
+    return e.span_id != server.span_id && e.outcome != Outcome::kRefused && e.start_ns < call.end_ns;
+  });
+  because_.push_back(f_.callee + " answered " + f_.caller + " with " + Answer(server) + (others ? ", most likely" : "") + " because its " + what + " ");
   out_.evidence.push_back(server.workload + " made its " + what + " at +" + Ms((call.start_ns - server.start_ns) / 1000) +
                           " into the request and lost it at +" + Ms((call.end_ns - server.start_ns) / 1000) +
                           (alike > 1 ? ", the last of " + std::to_string(alike) + " such failures meanwhile" : "") +
-                          "; the two are tied by workload and time.");
+                          "; the two are tied by workload and time" +
+                          (others ? ", while " + std::to_string(others) + " other requests were with it." : "."));
   std::vector<Event> with_trace;
   if (!tcp && !call.trace_id.empty() && sources_.trace) with_trace = sources_.trace(call.trace_id);
   Add({std::move(call)}, server.span_id);

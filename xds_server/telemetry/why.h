@@ -57,8 +57,8 @@ struct Sources {
   // "client-x1 of service client": who is registered at an IP address; "" nobody.
   std::function<std::string(const std::string& ip)> workload_at;
   std::function<std::vector<Event>(const std::string& trace_id)> trace;
-  // OUTBOUND events of a workload that failed.
-  std::function<std::vector<Event>(const std::string& workload, int64_t from_ns, int64_t to_ns)> failed_calls;
+  // OUTBOUND events of a workload that failed; INBOUND ones, failed or not.
+  std::function<std::vector<Event>(const std::string& workload, int64_t from_ns, int64_t to_ns)> failed_calls, requests;
   // The two ends of a connection by the caller's "ip:port": INBOUND events that came from it; OUTBOUND ones with an
   // attempt that left from it.
   std::function<std::vector<Event>(const std::string& address, int64_t from_ns, int64_t to_ns)> arrivals, departures;

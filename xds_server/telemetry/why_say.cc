@@ -331,7 +331,7 @@ void Evidence(const Finding& f, Explanation& out) {
                     (a.outcome.empty() ? "no outcome" : a.outcome) + (a.status ? " " + std::to_string(a.status) : "") +
                     (a.detail.empty() ? "" : " (" + a.detail + ")") + " after " + Ms(a.duration_us);
     if (a.total_hosts) s += ", " + std::to_string(a.healthy_hosts) + "/" + std::to_string(a.total_hosts) + " hosts healthy";
-    if (a.ejected) s += ", this one ejected";
+    if (a.ejected) s += ", this one ejected and used all the same, because too few others were left";
     if (a.max_requests) s += ", " + std::to_string(a.active_requests) + "/" + std::to_string(a.max_requests) + " requests in flight";
     if (a.not_retried == "attempts") s += ", no attempt left";
     out.evidence.push_back(s + ".");

@@ -334,6 +334,12 @@ TEST(Why, TiesACallThatCarriesNoTrace) {
   EXPECT_EQ(why->client->workload, "cart-1");
   EXPECT_EQ(why->server->workload, "redis-1");
   EXPECT_EQ(why->decided_by, "Authorization redis, rule nobody, revision 12");
+  // Somebody else's request was there as well: then it is only likely.
+  Event other = Server("web", "cart", 200);
+  other.span_id = "other", other.start_ns = call.start_ns - 1'000'000;
+  Derive(other);
+  sources.requests = [&](const std::string&, int64_t, int64_t) { return std::vector<Event>{asked[1], other}; };
+  EXPECT_NE(Explain("r1", asked, {}, {}, sources)->sentence.find("with status 503, most likely because its TCP connection"), std::string::npos);
   // Asked for by the refused connection's own id: the same two ends.
   auto there = Explain("t-of-redis-1", {refused}, {}, {}, sources);
   ASSERT_TRUE(there);
