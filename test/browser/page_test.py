@@ -177,7 +177,7 @@ def visit(page, base, trace):
             ('demo-missing', 'missing_identity', 'showed no certificate', '', NO_CALLER, 'no_certificate', 'MeshTls default/redis'),
             ('demo-wrong', 'wrong_identity', 'but spiffe://weft.local/ns/default/sa/catalog presented itself', 'tls_san_mismatch', 'UF', 'peer_alert', 'mutual TLS'),
             ('demo-rollout', 'bad_rollout', 'revision 14', 'ok 500', 'frontend-v1', 'cart-v2', 'Route default/cart'),
-            ('demo-behind', 'denied_by_policy', 'cart answered frontend with status 503 because its TCP connection to redis was denied', 'ok', 'cart-v1',
+            ('demo-behind', 'denied_by_policy', 'because its TCP connection to redis was denied', 'ok', 'cart-v1',
              'redis-v1', 'rule nobody')]:
         page.eval(f"location.hash = '#/why/{request}'")
         page.wait(f"document.querySelector('.verdict')?.dataset.cause === '{cause}' && document.querySelector('.links code')?.textContent !== undefined"

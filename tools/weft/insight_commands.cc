@@ -150,17 +150,29 @@ void Trace(Context& c, const std::string& id) {
 void PrintView(const char* who, const Json& e) {
   if (!e.is_object()) return void(printf("%s: saw nothing of it\n", who));
   printf("%s %s (%s):\n", who, Clean(Text(e, "workload")).c_str(), Clean(Text(e, "version")).c_str());
-  printf("  %s %s%s -> %s %s %s\n", Clean(Text(e, "method")).c_str(), Clean(Text(e, "authority")).c_str(), Clean(Text(e, "path")).c_str(),
-         Clean(Text(e, "status")).c_str(), Clean(Text(e, "response_flags")).c_str(), Clean(Text(e, "response_detail")).c_str());
-  printf("  %s, route %s, cluster %s\n", cli::HumanDuration(Number(e, "duration_us")).c_str(), Clean(Text(e, "route")).c_str(),
-         Clean(Text(e, "cluster")).c_str());
+  // What is not there (the method of a connection, the route of a callee) leaves no gap.
+  auto line = [](std::initializer_list<std::pair<const char*, std::string>> parts) {
+    std::string out;
+    for (const auto& [what, text] : parts) {
+      if (!text.empty()) out += (out.empty() ? "  " : " ") + (*what ? std::string(what) + " " : "") + Clean(text);
+    }
+    printf("%s\n", out.c_str());
+  };
+  const bool tcp = Text(e, "protocol") == "tcp";
+  line({{"", tcp ? "TCP connection" : Text(e, "method") + " " + Text(e, "authority") + Text(e, "path")},
+        {"from", tcp ? Text(e, "downstream_address") : ""},
+        {"to", tcp ? Text(e, "original_destination") : ""},
+        {"->", tcp ? Text(e, "outcome") : Text(e, "status")},
+        {"", Text(e, "response_flags")},
+        {"", Text(e, "response_detail")}});
+  line({{"", cli::HumanDuration(Number(e, "duration_us"))}, {"route", Text(e, "route")}, {"cluster", Text(e, "cluster")}});
   if (!Text(e, "source_identity").empty() || !Text(e, "destination_identity").empty()) {
     printf("  %s => %s %s\n", Clean(Text(e, "source_identity")).c_str(), Clean(Text(e, "destination_identity")).c_str(),
            Clean(Text(e, "tls_version")).c_str());
   }
   std::vector<std::vector<std::string>> rows;
   for (const Json& a : e.value("attempts", Json::array())) {
-    rows.push_back({std::to_string(rows.size() + 1), Text(a, "endpoint"), Text(a, "version"), Text(a, "status"), Text(a, "outcome"), Text(a, "detail"),
+    rows.push_back({"  " + std::to_string(rows.size() + 1), Text(a, "endpoint"), Text(a, "version"), Text(a, "status"), Text(a, "outcome"), Text(a, "detail"),
                     cli::HumanDuration(Number(a, "duration_us")), Text(a, "healthy_hosts") + "/" + Text(a, "total_hosts"),
                     Text(a, "active_requests") + "/" + Text(a, "max_requests")});
   }

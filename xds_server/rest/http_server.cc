@@ -90,7 +90,15 @@ HttpServer::HttpServer(Options options, const Router& router) : options_(std::mo
       out.set_header(k.c_str(), v);
     }
     if (router.IsAsset(request.path) && !options_.page_csp.empty()) out.set_header("Content-Security-Policy", options_.page_csp);
-    out.set_content(r.body, r.content_type.c_str());
+    if (r.headers.count("Content-Encoding")) {
+      // As it is: httplib would compress a plain body of this type once more.
+      auto body = std::make_shared<const std::string>(std::move(r.body));
+      out.set_content_provider(body->size(), r.content_type.c_str(), [body](size_t offset, size_t length, httplib::DataSink& sink) {
+        return sink.write(body->data() + offset, length);
+      });
+    } else {
+      out.set_content(r.body, r.content_type.c_str());
+    }
   };
   impl_->Get(".*", handle);
   impl_->Post(".*", handle);

@@ -30,6 +30,7 @@ class Rest : public testing::Test {
     api.store = store_.get(), api.control = control_.get(), api.authority = authority_.get(), api.clock = base::Clock::Real();
     RegisterConfigRoutes(router_, api);
     router_.AddAsset("/", "text/html", "<html></html>");
+    router_.AddAsset("/app.js", "text/javascript", "a script", "its compressed form");
     HttpServer::Options h;
     h.address = "127.0.0.1:0", h.write_token = "secret-token", h.page_csp = "default-src 'self'";
     http_ = std::make_unique<HttpServer>(h, router_);
@@ -131,6 +132,20 @@ TEST_F(Rest, TokensStatusAndFriends) {
   EXPECT_EQ(Get("/api/v1/openapi.json").second["openapi"], "3.1.0");
   EXPECT_EQ(client_->Get("/healthz")->body, "ok\n");
   EXPECT_NE(client_->Get("/metrics")->body.find("weft_xds_streams 0"), std::string::npos);
+}
+
+TEST_F(Rest, AssetsAreSentAsTheyWereCompressedAndOnlyOnce) {
+  client_->set_decompress(false);
+  auto r = client_->Get("/app.js", httplib::Headers{{"Accept-Encoding", "gzip"}});
+  ASSERT_TRUE(r);
+  EXPECT_EQ(r->body, "its compressed form");
+  EXPECT_EQ(r->get_header_value_count("Content-Encoding"), 1u);
+  EXPECT_EQ(r->get_header_value_count("Cache-Control"), 1u);
+  const std::string etag = r->get_header_value("ETag");
+  r = client_->Get("/app.js", httplib::Headers{{"If-None-Match", etag}});
+  ASSERT_TRUE(r);
+  EXPECT_EQ(r->status, 304);
+  EXPECT_EQ(r->body, "");
 }
 
 TEST_F(Rest, EveryRequestIsHeldToTheRules) {

@@ -224,7 +224,7 @@ bool Explainer::TieCalls() {
                           " into the request and lost it at +" + Ms((call.end_ns - server.start_ns) / 1000) +
                           (alike > 1 ? ", the last of " + std::to_string(alike) + " such failures meanwhile" : "") +
                           "; the two are tied by workload and time" +
-                          (others ? ", while " + std::to_string(others) + " other requests were with it." : "."));
+                          (others ? ", while " + std::to_string(others) + (others == 1 ? " other request was" : " other requests were") + " with it." : "."));
   std::vector<Event> with_trace;
   if (!tcp && !call.trace_id.empty() && sources_.trace) with_trace = sources_.trace(call.trace_id);
   Add({std::move(call)}, server.span_id);

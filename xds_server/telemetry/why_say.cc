@@ -362,7 +362,7 @@ void Evidence(const Finding& f, Explanation& out) {
   if (!any.source_identity.empty() || !any.destination_identity.empty()) {
     out.evidence.push_back("Identities: " + (any.source_identity.empty() ? "(none)" : any.source_identity) + " → " +
                            (any.destination_identity.empty() ? "(none)" : any.destination_identity) +
-                           (any.tls_version.empty() ? ", plaintext." : ", " + any.tls_version + "."));
+                           (any.outcome == Outcome::kRefused ? "." : any.tls_version.empty() ? ", plaintext." : ", " + any.tls_version + "."));
   }
 }
 
