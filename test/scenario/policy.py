@@ -51,6 +51,15 @@ def command_line(mesh):
     expect(r.rc == 1 and "NotFound" in r.err, "get of what is gone: %d %s" % (r.rc, r.err))
     r = mesh.weft("status")
     expect(r.rc == 0 and "checkout-" in r.out, "status: " + r.out + r.err)
+    # A sidecar that does not answer in time is named.
+    stopped = mesh.of("pricing")[0].state
+    mesh.outer.signal(stopped["sidecar"], 19)
+    try:
+        r = mesh.weft("apply", "-f", file, "--wait", "--timeout", "1")
+    finally:
+        mesh.outer.signal(stopped["sidecar"], 18)
+    expect(r.rc == 1 and "error: %s has acknowledged revision" % stopped["id"] in r.err, "--wait for a stopped sidecar: %d %s %s" % (r.rc, r.out, r.err))
+    expect(mesh.weft("get", "traffic", "cart", "-o", "yaml").out.count("apiVersion") == 1, "it was not applied")
 
 
 def refused_by_sidecar(mesh):
