@@ -276,6 +276,13 @@ def why_behind(mesh):
             words=["cart answered client with status 503 because its TCP connection to redis was denied", "rule nobody", "/ns/default/sa/cart connect"])
     expect(w["path"] == ["client", "cart", "redis"], "path: %s" % w["path"])
     expect(w["client"]["workload"].startswith("cart-") and w["server"]["workload"].startswith("redis-"), "views: %s %s" % (w["client"], w["server"]))
+    # From further away, and with others' requests at the same carts: the same cause, now by likelihood.
+    flood = mesh.load("cart", 60, "GET /cart/y", connections=8)
+    status, trace = asked(mesh, "http://frontend/cart?user=x")
+    flood()
+    expect(status >= 500, "status %d" % status)
+    far = why(mesh, trace, "denied_by_policy", policy=("Authorization", "redis", revision), words=["cart answered frontend with status 503", "rule nobody"])
+    expect(far["path"] == ["client", "frontend", "cart", "redis"], "path: %s" % far["path"])
     return re.sub(r"\. redis's.*", "", w["sentence"])
 
 
