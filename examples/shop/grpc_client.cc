@@ -1,7 +1,7 @@
 // grpc_client: calls pricing as an ordinary grpc++ application; counts by status code.
-//   grpc_client unary  --target pricing:50051 --requests N [--threads T] [--item tea] [--bad-percent P] [--cancel-percent P]
+//   grpc_client unary  --target pricing:50051 --requests N [--rate R per second] [--threads T] [--item tea] [--bad-percent P]
 //   grpc_client stream --target pricing:50051 --streams N --seconds S
-// Bad requests carry an empty item (INVALID_ARGUMENT); cancelled ones get a deadline that has passed when it is sent.
+// Bad requests carry an empty item (INVALID_ARGUMENT).
 // Prints one line of JSON. A stream counts as broken when it ends before its time.
 #include <grpcpp/grpcpp.h>
 
@@ -18,7 +18,7 @@
 
 int main(int argc, char** argv) {
   std::map<std::string, std::string> flags{{"target", "pricing:50051"}, {"requests", "100"}, {"threads", "4"},
-                                           {"item", "tea"}, {"bad-percent", "0"}, {"streams", "10"}, {"seconds", "5"}};
+                                           {"rate", "0"}, {"item", "tea"}, {"bad-percent", "0"}, {"streams", "10"}, {"seconds", "5"}};
   const std::string mode = argc > 1 ? argv[1] : "";
   for (int i = 2; i + 1 < argc; i += 2) flags[std::string(argv[i]).substr(2)] = argv[i + 1];
   auto channel = grpc::CreateChannel(flags["target"], grpc::InsecureChannelCredentials());
@@ -28,11 +28,14 @@ int main(int argc, char** argv) {
   std::vector<std::thread> threads;
   if (mode == "unary") {
     const int64_t total = std::stoll(flags["requests"]), bad = std::stoll(flags["bad-percent"]);
+    const double rate = std::stod(flags["rate"]);  // 0: as fast as it goes
+    const auto start = std::chrono::steady_clock::now();
     std::atomic<int64_t> tickets{0};
     for (int t = 0; t < std::stoi(flags["threads"]); ++t) {
       threads.emplace_back([&] {
         std::map<std::string, uint64_t> mine;
         for (int64_t n; (n = tickets++) < total;) {
+          if (rate > 0) std::this_thread::sleep_until(start + std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(static_cast<double>(n) / rate)));
           grpc::ClientContext context;
           context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
           shop::PriceRequest request;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """ws_client: holds WebSockets open and echoes through each of them until the time is up.
 
-    ws_client.py --host catalog --path /ws --connections 100 --seconds 30
+    ws_client.py --host catalog --path /ws --connections 100 --seconds 30 [--text tea]
 Prints one line of JSON: connections, opened, messages, broken (ended early or echoed wrongly). Exit status 1 if any broke.
 """
 import argparse, base64, json, os, socket, struct, sys, threading, time
@@ -12,6 +12,7 @@ p.add_argument("--port", type=int, default=80)
 p.add_argument("--path", default="/ws")
 p.add_argument("--connections", type=int, default=10)
 p.add_argument("--seconds", type=float, default=5)
+p.add_argument("--text", default="", help="part of every message, at most 100 characters")
 a = p.parse_args()
 end = time.time() + a.seconds
 count = {"connections": a.connections, "opened": 0, "messages": 0, "broken": 0}
@@ -35,7 +36,7 @@ def run(i):
             count["opened"] += 1
         n = 0
         while time.time() < end:
-            data = b"%d:%d" % (i, n)
+            data = b"%d:%d:%s" % (i, n, a.text.encode())
             mask = os.urandom(4)
             s.sendall(struct.pack(">BB", 0x81, 0x80 | len(data)) + mask + bytes(b ^ mask[k & 3] for k, b in enumerate(data)))
             head = f.read(2)

@@ -7,7 +7,8 @@ namespace weft::admin {
 
 namespace {
 
-Response Stats(const Request& r, bool prometheus) {
+Response Stats(const AdminState& state, const Request& r, bool prometheus) {
+  if (auto snapshot = state.builder->current()) state.cluster_stats->Update(*snapshot);
   telemetry::StatsFilter filter;
   filter.used_only = r.Has("usedonly");
   if (r.Has("filter")) {
@@ -64,8 +65,9 @@ void RegisterEndpoints(HttpServer* s, const AdminState* state) {
     return Response{static_cast<uint16_t>(live ? 200 : 503), body};
   });
   s->Handle("/stats", "print server stats (?filter=<regex>&usedonly&format=text|json|prometheus&type=Counters|Gauges|Histograms)", read,
-            [](const Request& r) { return Stats(r, false); });
-  s->Handle("/stats/prometheus", "print server stats in prometheus format", read, [](const Request& r) { return Stats(r, true); });
+            [state](const Request& r) { return Stats(*state, r, false); });
+  s->Handle("/stats/prometheus", "print server stats in prometheus format", read,
+            [state](const Request& r) { return Stats(*state, r, true); });
   s->Handle("/config_dump", "dump current configs (?resource=, name_regex=, include_eds)", read,
             [state](const Request& r) { return ConfigDump(*state, r); });
   s->Handle("/clusters", "upstream cluster status (?format=json)", read, [state](const Request& r) { return Clusters(*state, r); });

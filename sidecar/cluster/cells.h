@@ -69,6 +69,7 @@ struct ClusterCells {
       ejections_success_rate{0}, ejections_failure_percent{0};
   Gauge32 ejections_active{0};
   Count64 retry_success{0}, retry_limit_exceeded{0};
+  Count64 membership_change{0};            // endpoints came or went
 
   // The cell of a host, made when missing. Any thread (takes a lock; not for the request path).
   std::shared_ptr<HostCell> Host(const std::string& address);

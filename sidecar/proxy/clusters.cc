@@ -92,14 +92,8 @@ void ClusterState::Update(const std::shared_ptr<const model::ClusterEntry>& now)
   }
 }
 
-void ClusterState::Sweep(bool gauges) {
+void ClusterState::Sweep() {
   std::erase_if(draining, [](const Slot& s) { return s.pool->empty(); });
-  if (gauges && entry->hosts) {
-    base::Cells& cells = base::Cells::Local();
-    const auto& hosts = entry->hosts->hosts();
-    cells.Set(stats.membership_total, hosts.size());
-    cells.Set(stats.membership_healthy, std::count_if(hosts.begin(), hosts.end(), [](const auto& h) { return h.healthy(); }));
-  }
   for (auto it = pseudo_hosts.begin(); it != pseudo_hosts.end();) {
     bool busy = false;
     for (auto mode : {upstream::HttpMode::kHttp1, upstream::HttpMode::kHttp2, upstream::HttpMode::kAlpn}) {
@@ -144,9 +138,9 @@ void Clusters::Update(const model::ConfigSnapshot& snapshot) {
   }
 }
 
-void Clusters::Sweep(bool gauges) {
+void Clusters::Sweep() {
   for (auto it = states_.begin(); it != states_.end();) {
-    it->second->Sweep(gauges);
+    it->second->Sweep();
     it = it->second->unused() && it->second->pseudo_hosts.empty() ? states_.erase(it) : std::next(it);
   }
 }

@@ -35,7 +35,7 @@ struct ClusterState {
   std::shared_ptr<const cluster::Host> OriginalHost(const model::Address& address);
 
   void Update(const std::shared_ptr<const model::ClusterEntry>& now);
-  void Sweep(bool gauges);  // deletes drained pools and unused pseudo-hosts; gauges: this worker sets membership
+  void Sweep();  // deletes drained pools and unused pseudo-hosts
   bool unused() const { return refs == 0 && pools.empty() && draining.empty(); }
 
   struct Key {
@@ -72,7 +72,7 @@ class Clusters {
   explicit Clusters(io::Loop* loop) : loop_(loop) {}
   ClusterState* Get(const std::shared_ptr<const model::ClusterEntry>& entry);
   void Update(const model::ConfigSnapshot& snapshot);
-  void Sweep(bool gauges);
+  void Sweep();
   io::Loop* loop() const { return loop_; }
 
  private:

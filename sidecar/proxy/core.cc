@@ -116,7 +116,7 @@ void WorkerCore::CloseAll() {
 }
 
 void WorkerCore::OnSweep() {
-  clusters_.Sweep(index_ == 0);
+  clusters_.Sweep();
   loop_->Arm(&sweep_, kSweepNs);
 }
 

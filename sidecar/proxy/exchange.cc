@@ -196,7 +196,7 @@ void Exchange::HandleTimers() {
     if (attempt_open_) EndAttempt("timeout", "route timeout", response_begun_ ? nullptr : &timeout);
     ReleaseStream();
     record_->detail = "response_timeout";
-    if (response_begun_) return ResponseBroken();
+    if (response_begun_) return ResponseTimedOut();
     LocalReply(504, "response_timeout", "upstream request timeout");
   }
   if ((fired & (kIdleTimer | kDurationTimer)) && phase_ != Phase::kDone) {
@@ -207,7 +207,7 @@ void Exchange::HandleTimers() {
     if (attempt_open_) EndAttempt("timeout", detail, nullptr);
     ReleaseStream();
     record_->detail = detail;
-    if (response_begun_) return ResponseBroken();
+    if (response_begun_) return ResponseTimedOut();
     LocalReply(request_end_seen_ ? 504 : 408, detail, "stream timeout");
   }
 }
@@ -312,6 +312,20 @@ void Exchange::ResponseBroken() {
     conn_->codec().Reset(id_, codec::ResetCode::kInternal);
     conn_->MarkDirty();
   }
+  Finish();
+}
+
+// A gRPC response ends with a status even now: its caller, whose own deadline this usually is, must not read a reset as an
+// internal error.
+void Exchange::ResponseTimedOut() {
+  if (!grpc_ || conn_->gone()) return ResponseBroken();
+  http::HeaderMap trailers;
+  trailers.Add(Token::kGrpcStatus, "4");
+  trailers.Add(Token::kGrpcMessage, "upstream request timeout");
+  record_->grpc_status = 4;
+  conn_->codec().SendTrailers(id_, trailers);
+  conn_->MarkDirty();
+  response_ended_ = true;
   Finish();
 }
 

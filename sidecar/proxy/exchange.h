@@ -74,6 +74,7 @@ class Exchange final : public base::ListNode {
   void SendResponseHead(http::HeaderMap& head, bool end);
   void MaybeFinish();
   void ResponseBroken();
+  void ResponseTimedOut();
   void DownstreamGone();
   void Finish();
 

@@ -120,7 +120,6 @@ ClusterStats::ClusterStats(const std::string& name) {
   rq_overflow = pool.rq_pending_overflow;  // Envoy counts both overflows there
   cx_none_healthy = s.C("upstream_cx_none_healthy"), lb_healthy_panic = s.C("lb_healthy_panic");
   drop_overload = s.C("upstream_rq_drop_overload");
-  membership_healthy = s.G("membership_healthy"), membership_total = s.G("membership_total");
   cx_connect_attempts_exceeded = s.C("upstream_cx_connect_attempts_exceeded");
   codes = CodeStats(base::Cat("cluster.", name, ".upstream_rq"), "cluster.upstream_rq", "envoy_cluster_name", name, true);
 }

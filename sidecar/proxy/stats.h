@@ -55,7 +55,7 @@ struct ClusterStats {  // cluster.<name>.
   upstream::PoolStats pool;
   base::StatId rq_total, rq_active, rq_time, rq_timeout, rq_per_try_timeout, rq_retry, rq_retry_success, rq_retry_overflow,
       rq_retry_limit_exceeded, rq_rx_reset, rq_tx_reset, rq_overflow, cx_none_healthy, lb_healthy_panic, drop_overload,
-      membership_healthy, membership_total, cx_connect_attempts_exceeded;
+      cx_connect_attempts_exceeded;
   CodeStats codes;
 };
 

@@ -16,6 +16,7 @@
 #include "envoy/config/bootstrap/v3/bootstrap.pb.h"
 #include "sidecar/base/log.h"
 #include "sidecar/cluster/host_set.h"
+#include "sidecar/cluster/outlier.h"
 
 namespace weft::server {
 
@@ -280,6 +281,7 @@ base::Status Sidecar::StartAdmin() {
   admin_state_.options = options_.Encoded();
   admin_state_.bootstrap = &bootstrap_;
   admin_state_.builder = builder_.get();
+  admin_state_.cluster_stats = &cluster_stats_;
   admin_state_.plane = plane_.get();
   admin_state_.ads = [this] { return ads_.get(); };
   admin_state_.mesh = [this] { return mesh_.get(); };
@@ -322,6 +324,10 @@ void Sidecar::OnTick() {
   }
   if (loop_.now() - last_gauges_ns_ >= base::kSecond) {
     last_gauges_ns_ = loop_.now();
+    // Ejections end on time where nobody asks for the cluster, too.
+    if (auto snapshot = builder_->current()) {
+      for (const auto& entry : snapshot->clusters) cluster::Sweep(*entry, loop_.now());
+    }
     auto& cells = base::Cells::Local();
     auto phase = Phase();
     cells.Set(ids_.live, phase == admin::AdminState::kLive), cells.Set(ids_.state, static_cast<uint64_t>(phase));

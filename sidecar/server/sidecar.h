@@ -69,6 +69,7 @@ class Sidecar {
   std::unique_ptr<telemetry::EventStream> events_;
   std::map<std::string, std::unique_ptr<dns::Server>> dns_;
   telemetry::AccessLogger logger_;
+  admin::ClusterStats cluster_stats_;
   admin::AdminState admin_state_;
   std::unique_ptr<admin::HttpServer> admin_;
 

@@ -16,6 +16,15 @@ namespace weft::xds {
 
 using base::Cells;
 
+namespace {
+
+bool SameHosts(const cluster::HostSet* before, const cluster::HostSet& now) {
+  auto same = [](const cluster::Host& a, const cluster::Host& b) { return a.address == b.address; };
+  return before ? std::equal(before->hosts().begin(), before->hosts().end(), now.hosts().begin(), now.hosts().end(), same) : now.hosts().empty();
+}
+
+}  // namespace
+
 // One target per name of the cluster; addresses of failed lookups stay as they were.
 struct SnapshotBuilder::Dns {
   // Asks for a name again. Lives in its target.
@@ -554,6 +563,7 @@ base::Status SnapshotBuilder::Rebuild() {
       } else {
         static const model::Endpoints kNone;
         entry->hosts = cluster::HostSet::Build(*config, entry->endpoints ? *entry->endpoints : kNone, *entry->cells);
+        if (!SameHosts(slot.entry ? slot.entry->hosts.get() : nullptr, *entry->hosts)) entry->cells->membership_change.fetch_add(1, std::memory_order_relaxed);
       }
       if (config->tls) {
         bool waiting = false;

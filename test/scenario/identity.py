@@ -1,54 +1,71 @@
 """Promises about identity: mTLS between sidecars, nobody without a certificate, nobody where policy forbids."""
 
-import struct
+import json
 
 from mesh import SHOP, expect
+from traffic import counter
+from wire import Capture
 
 
 def on_the_wire(mesh):
     """A capture on the links shows no plaintext of the applications, and TLS 1.3 only"""
-    file = mesh.dir + "/links.pcap"
-    capture = mesh.outer.spawn(["tcpdump", "-i", "weft0", "-U", "-w", file, "-s", "0", "tcp", "and", "not", "port", "15012"],
-                               mesh.dir + "/logs/tcpdump.log")
-    mesh.until(lambda: b"listening" in open(mesh.dir + "/logs/tcpdump.log", "rb").read(), 5, "tcpdump does not start")
-    marker = "plaintext-marker-7731"
-    for _ in range(5):
-        mesh.curl("-X", "POST", "http://frontend/cart?user=%s&item=%s" % (marker, marker))
-        mesh.curl("http://frontend/cart?user=" + marker)
-    # New connections, so that handshakes are in the picture.
-    mesh.client.run(["redis-cli", "-h", "redis", "SET", marker, marker])
-    mesh.client.run([mesh.dir + "/bin/grpc_client", "stream", "--target", "pricing:50051", "--streams", "1", "--seconds", "1"])
-    sidecar = mesh.of("checkout")[0]
-    mesh.outer.signal(sidecar.state["sidecar"], 9)
-    mesh.until(lambda: mesh.curl("http://frontend/checkout?user=x")[0] == 200, 20, "checkout's sidecar did not come back")
-    mesh.outer.signal(capture, 2)
-    mesh.outer.wait(capture, 5)
-    with open(file, "rb") as f:
-        raw = f.read()
-    hellos = versions(raw)
-    for secret in (marker.encode(), b"HTTP/1.1", b"x-served-by", b"LRANGE", b"LPUSH", b"traceparent", b"grpc-status"):
-        expect(secret not in raw, "%r is readable on the links" % secret)
-    expect(hellos.get("TLS 1.3"), "no TLS handshake in %d bytes" % len(raw))
-    expect(set(hellos) == {"TLS 1.3"}, "handshakes seen: %s" % hellos)
-    return "%d kB, %d handshakes" % (len(raw) // 1000, hellos["TLS 1.3"])
+    # Sidecars that start again have no connection to reuse: every link's first handshake is in the picture.
+    again = [w for w in mesh.workloads if w.state and w.service != "loadgen"]
+    old = {w.pid: w.state["sidecar"] for w in again}
+    marks = {what: "marker-%s-7731" % what for what in ("http-body", "http-header", "redis", "grpc", "websocket")}
+    # The second capture is of the client's loopback, where the applications' bytes are still their own: what cannot be
+    # found there would not be found on the links either.
+    files = {"links": mesh.dir + "/links.pcap", "loopback": mesh.dir + "/loopback.pcap"}
+    tcpdump = ["tcpdump", "-U", "-s", "0", "-B", "16384", "-w"]
+    captures = [mesh.outer.spawn(tcpdump + [files["links"], "-i", "weft0", "tcp", "and", "not", "port", "15012"], mesh.dir + "/logs/links.log"),
+                mesh.outer.spawn(["nsenter", "-t", str(mesh.client.state["app"]), "--net", "--", *tcpdump, files["loopback"], "-i", "lo", "tcp"],
+                                 mesh.dir + "/logs/loopback.log")]
+    for f in files:
+        mesh.until(lambda: b"listening" in open("%s/logs/%s.log" % (mesh.dir, f), "rb").read(), 5, "tcpdump does not start")
+    for w in again:
+        mesh.outer.signal(old[w.pid], 9)
+    mesh.until(lambda: all(w.state["sidecar"] != old[w.pid] for w in again), 20, "not every sidecar was started again")
+    mesh.until(lambda: len(mesh.active()) == len(SHOP) and all(mesh.curl("http://frontend/" + p)[0] == 200 for p in ("", "cart", "checkout")),
+               20, "the shop did not come back")
+    for n in range(20):
+        status, _, body = mesh.curl("-X", "POST", "-H", "x-note: " + marks["http-header"], "--data", marks["http-body"] * 20,
+                                    "http://frontend/cart?user=wire&item=" + marks["http-body"])
+        expect(status == 200, "POST: %d %s" % (status, body[:100]))
+        expect(mesh.curl("http://frontend/checkout?user=wire")[0] == 200 and mesh.curl("http://catalog/items")[0] == 200, "GET failed")
+        expect(marks["http-body"] in mesh.curl("http://cart/cart/wire")[2], "the cart lost its item")
+    for n in range(20):  # each command is a connection of its own
+        expect(mesh.client.run(["redis-cli", "-h", "redis", "SET", marks["redis"], marks["redis"]]).out.strip() == "OK", "redis-cli failed")
+    for mode in (["unary", "--requests", "200"], ["stream", "--streams", "5", "--seconds", "1"]):
+        r = mesh.client.run([mesh.dir + "/bin/grpc_client", *mode, "--target", "pricing:50051", "--item", marks["grpc"]])
+        expect(r.rc == 0 and (mode[0] == "stream" or json.loads(r.out)["codes"] == {"0": 200}), "gRPC %s: %s" % (mode[0], r.out[-200:]))
+    r = mesh.client.run(["python3", mesh.dir + "/bin/ws_client.py", "--host", "catalog", "--connections", "5", "--seconds", "1", "--text", marks["websocket"]])
+    expect(r.rc == 0, "WebSockets: " + r.out[-200:])
+    for pid in captures:
+        mesh.outer.signal(pid, 2)
+        mesh.outer.wait(pid, 5)
+    links = Capture(open(files["links"], "rb").read())
+    plain = open(files["loopback"], "rb").read()
+    # gRPC's and HTTP/2's headers are compressed, so it is bodies and the connection's first words that would give it away.
+    for secret in (*marks.values(), "HTTP/1.1", "PRI * HTTP/2.0", "x-served-by", "LRANGE", "LPUSH", "traceparent"):
+        expect(secret.encode() not in links.raw, "%r is readable on the links" % secret)
+    for what, secret in marks.items():
+        expect(secret.encode() in plain, "%s is not even in the application's own bytes: nothing was looked for" % what)
+    expect(not links.foreign(), links.foreign())
+    expect(links.walked > 0.9 * len(links.raw) / 2, "only %d of %d bytes could be read as a stream" % (links.walked, len(links.raw)))
+    seen = {(service_of(mesh, a), service_of(mesh, b)) for a, b in links.hellos}
+    for link in LINKS:
+        expect(link in seen, "no handshake from %s to %s; seen: %s" % (*link, sorted(seen)))
+    total = sum(links.hellos.values())
+    expect(total >= 40 and total >= links.connections, "%d handshakes for %d connections" % (total, links.connections))
+    return "%d kB, %d connections, %d handshakes on %d links" % (len(links.raw) // 1000, links.connections, total, len(seen))
 
 
-def versions(pcap):
-    """What the ServerHellos in the capture chose: {"TLS 1.3": n, ...}."""
-    out = {}
-    at = 24
-    while at + 16 <= len(pcap):
-        size = struct.unpack("<I", pcap[at + 8:at + 12])[0]
-        frame = pcap[at + 16:at + 16 + size]
-        at += 16 + size
-        if len(frame) < 54 or frame[12:14] != b"\x08\x00":
-            continue
-        ip = 14 + (frame[14] & 15) * 4
-        data = frame[ip + (frame[ip + 12] >> 4) * 4:]
-        if len(data) > 10 and data[0] == 0x16 and data[5] == 2:
-            v = "TLS 1.3" if b"\x00\x2b\x00\x02\x03\x04" in data[:200] else "older"
-            out[v] = out.get(v, 0) + 1
-    return out
+LINKS = [("client", s) for s in ("frontend", "catalog", "cart", "pricing", "redis")] + [
+    ("frontend", "catalog"), ("frontend", "cart"), ("frontend", "checkout"), ("checkout", "cart"), ("checkout", "pricing"), ("cart", "redis")]
+
+
+def service_of(mesh, address):
+    return next((w.service for w in mesh.workloads if w.state and w.state["address"] == address), address)
 
 
 def refused(mesh):
@@ -79,10 +96,37 @@ def denied(mesh):
     expect(status == 403, "denied GET: %d %s" % (status, body[:100]))
     status, _, body = mesh.curl("http://frontend/")
     expect(status == 200, "frontend, which is not denied: %d %s" % (status, body[:100]))
-    r = mesh.client.run(["redis-cli", "-h", "redis", "PING"], timeout=10)
-    expect("PONG" not in r.out, "denied redis-cli was served")
+    # Whether the caller speaks first or waits to be spoken to: it is told at once.
+    before = counter(mesh.of("redis")[0], "listener.0.0.0.0_15006.rbac.denied")
+    r = mesh.client.run(["python3", "-c", DIAL, "redis", "6379"], timeout=20)
+    for n, line in enumerate(r.out.splitlines()):
+        what, seconds = line.split()
+        expect(what == "reset" and float(seconds) < 1, "denied TCP, %s: %s" % (("speaking", "silent")[n], line))
+    expect(len(r.out.splitlines()) == 2, "denied TCP: %s %s" % (r.out, r.err))
+    denials = counter(mesh.of("redis")[0], "listener.0.0.0.0_15006.rbac.denied") - before
+    expect(denials == 2, "redis' sidecar counted %d denials" % denials)
     status, _, body = mesh.curl("http://cart/cart/x")
     expect(status == 200, "cart, which redis allows: %d %s" % (status, body[:100]))
+
+
+# Connects twice, once asking and once silent; prints how each connection ended and after how many seconds.
+DIAL = """
+import socket, sys, time
+for words in (b"PING\\r\\n", b""):
+    begun = time.time()
+    try:
+        s = socket.socket()
+        s.settimeout(5)
+        s.connect((sys.argv[1], int(sys.argv[2])))
+        s.sendall(words)
+        got = s.recv(100)
+        how = "served" if got else "closed"
+    except ConnectionResetError:
+        how = "reset"
+    except OSError as e:
+        how = type(e).__name__
+    print(how, "%.3f" % (time.time() - begun))
+"""
 
 
 def fenced(mesh):

@@ -101,6 +101,15 @@ def counter(workload, name):
     return 0
 
 
+def cluster_counter(workload, service, name):
+    """Of the workload's clusters for a service ("cart.default"), all versions together: the unversioned one."""
+    for line in workload.admin("/stats").splitlines():
+        key, _, value = line.partition(": ")
+        if key.startswith("cluster.outbound|") and "||%s." % service in key and key.endswith("||%s.%s" % (service, name)):
+            return int(value)
+    return 0
+
+
 def breaker(mesh):
     """A flooded service opens its circuit breaker, and the answer says so"""
     mesh.apply("apiVersion: weft/v1\nkind: Traffic\nmetadata: {name: catalog}\nspec:\n  breakers: {max_requests: 3, max_pending_requests: 2, max_connections: 4}\n")
