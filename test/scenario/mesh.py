@@ -185,11 +185,12 @@ class Mesh:
             self.outer.close()
         self.listener.close()
 
-    def namespace(self, name, address):
+    def namespace(self, name, *addresses):
         """A named namespace on the bridge without a sidecar of ours; returns how a command line in it begins."""
         for line in ("netns add " + name, "link add v-%s type veth peer name eth0 netns %s" % (name, name), "link set v-%s master weft0 up" % name,
-                     "-n %s link set lo up" % name, "-n %s addr add %s/16 dev eth0" % (name, address), "-n %s link set eth0 up" % name,
-                     "-n %s route add default via 10.77.0.1" % name):
+                     "-n %s link set lo up" % name, "-n %s link set eth0 up" % name,
+                     *("-n %s addr add %s dev eth0" % (name, a + "/64 nodad" if ":" in a else a + "/16") for a in addresses),
+                     *("-n %s route add default via 10.77.0.1" % name for a in addresses if ":" not in a)):
             self.must(self.outer.run(["ip", *line.split()]), "make the namespace " + name)
         return ["ip", "netns", "exec", name]
 

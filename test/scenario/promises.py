@@ -10,9 +10,11 @@ import sys
 import time
 import traceback
 
+import ending
 import life
 import identity
 import insight
+import ipv6
 import policy
 import reasons
 import traffic
@@ -23,9 +25,11 @@ PROMISES = [
     *traffic.PROMISES,
     *identity.PROMISES,
     *policy.PROMISES,
+    *ipv6.PROMISES,
     *insight.PROMISES,
     *reasons.PROMISES,
     *life.PROMISES,
+    *ending.PROMISES,
 ]
 
 

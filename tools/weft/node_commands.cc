@@ -20,7 +20,7 @@ using cli::Failure;
 struct RunFlags {
   run::RunOptions o;
   std::vector<std::string> ports;
-  std::string ready;
+  std::string ready, health_probes;
   bool no_netns = false, no_intercept = false;
 };
 
@@ -40,6 +40,11 @@ void Run(Context& c, RunFlags& f) {
   f.o.netns = !f.no_netns;
   f.o.intercept = !f.no_intercept;
   if (f.o.command.empty() && f.o.netns) throw Failure("what to run? weft run ... -- CMD (only --no-netns goes without)", cli::kUsage);
+  if (f.o.health_port != 0) {
+    if (f.o.netns) throw Failure("--health-port is for a pod: it goes with --no-netns", cli::kUsage);
+    f.o.health_probes = run::ParseProbes(f.health_probes, error);
+    if (!error.empty()) throw Failure("--health-probes: " + error, cli::kUsage);
+  }
   f.o.rest = c.connection;
   c.exit_code = run::Run(f.o);
 }
@@ -74,6 +79,8 @@ void AddRun(CLI::App& app, Context& c) {
   sub->add_option("--sidecar-log-level", o.log_level);
   sub->add_option("--run-dir", o.run_dir)->envname("WEFT_RUN_DIR");
   sub->add_option("--drain-time", o.drain_s, "seconds for callers to leave before the program is told to stop")->check(CLI::Range(0, 3600));
+  sub->add_option("--health-port", o.health_port, "answer a kubelet's probes here (weft inject says which)")->check(CLI::Range(1, 65535));
+  sub->add_option("--health-probes", f->health_probes, "JSON: path to Kubernetes probe")->envname("WEFT_APP_PROBES");
   sub->add_flag("--restart", o.restart, "start the program again when it ends");
   sub->add_option("command", o.command, "program and arguments, after --");
   sub->callback([&c, f] { Run(c, *f); });

@@ -150,8 +150,8 @@ std::shared_ptr<const Snapshot> Compiler::For(const ProxyClass& c) {
   }
   ResourcePtr& outbound = outbound_[{c.sds_dir, c.ipv6}];
   if (!outbound) outbound = ToResource("outbound", compile::OutboundListener(w, c.ipv6));
-  ResourcePtr& dns = dns_[c.service.ns];
-  if (!dns) dns = ToResource("dns", compile::DnsListener(w, c.service.ns));
+  ResourcePtr& dns = dns_[{c.service.ns, c.ipv6}];
+  if (!dns) dns = ToResource("dns", compile::DnsListener(w, c.service.ns, c.ipv6));
 
   auto s = std::make_shared<Snapshot>();
   s->revision = w.revision;

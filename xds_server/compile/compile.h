@@ -41,7 +41,7 @@ class Compiler {
   std::vector<ResourcePtr> endpoints_, routes_;                      // the same for everyone
   std::map<std::string, std::vector<ResourcePtr>> clusters_;         // by sds_dir
   std::map<std::pair<std::string, bool>, ResourcePtr> outbound_;     // by sds_dir, ipv6
-  std::map<std::string, ResourcePtr> dns_;                           // by namespace of the caller
+  std::map<std::pair<std::string, bool>, ResourcePtr> dns_;          // by namespace of the caller, ipv6
   std::map<ProxyClass, std::vector<std::pair<Type, ResourcePtr>>> inbound_;
 };
 

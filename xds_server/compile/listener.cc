@@ -168,11 +168,12 @@ listener::Listener InboundListener(const World& world, const ProxyClass& c) {
   return l;
 }
 
-listener::Listener DnsListener(const World& world, const std::string& ns) {
+listener::Listener DnsListener(const World& world, const std::string& ns, bool ipv6) {
   listener::Listener l;
   l.set_name("dns");
-  SetAddress("127.0.0.1", kDnsPort, l.mutable_address());
+  Bind("127.0.0.1", "::1", kDnsPort, ipv6, &l);
   l.mutable_address()->mutable_socket_address()->set_protocol(core::SocketAddress::UDP);
+  for (auto& more : *l.mutable_additional_addresses()) more.mutable_address()->mutable_socket_address()->set_protocol(core::SocketAddress::UDP);
   l.mutable_udp_listener_config();
   envoy::extensions::filters::udp::dns_filter::v3::DnsFilterConfig dns;
   dns.set_stat_prefix("dns");

@@ -59,7 +59,7 @@ Port TargetPort(const World& world, const Name& service, uint16_t wanted, const 
 // listener.cc
 envoy::config::listener::v3::Listener OutboundListener(const World& world, bool ipv6);
 envoy::config::listener::v3::Listener InboundListener(const World& world, const ProxyClass& c);
-envoy::config::listener::v3::Listener DnsListener(const World& world, const std::string& ns);
+envoy::config::listener::v3::Listener DnsListener(const World& world, const std::string& ns, bool ipv6);
 
 // authorization.cc: RBAC and fault filters of the service's inbound side, in the order they run.
 struct NamedFilter {

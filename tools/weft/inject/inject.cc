@@ -1,9 +1,12 @@
 #include "tools/weft/inject/inject.h"
 
 #include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 
 #include "sidecar/base/yaml.h"
+#include "tools/weft/inject/patch.h"
 
 namespace weft::inject {
 namespace {
@@ -13,64 +16,10 @@ constexpr const char* kIntercept = "weft-intercept";
 constexpr const char* kSidecar = "weft-sidecar";
 constexpr const char* kTokenVolume = "weft-token";
 constexpr const char* kRunVolume = "weft-run";
+constexpr const char* kProbesEnv = "WEFT_APP_PROBES";
+constexpr const char* kHealthPort = "15020";
 
-// ---- YAML out. yaml-cpp's own emitter drops the quotes of "8080", which changes its type.
-
-std::string Quote(const std::string& s) {
-  std::string out = "\"";
-  char buf[8];
-  for (unsigned char c : s) {
-    switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\t': out += "\\t"; break;
-      case '\r': out += "\\r"; break;
-      default:
-        if (c < 0x20 || c == 0x7f) {
-          snprintf(buf, sizeof buf, "\\x%02x", c);
-          out += buf;
-        } else {
-          out += static_cast<char>(c);
-        }
-    }
-  }
-  return out + "\"";
-}
-
-std::string Scalar(const YAML::Node& n) {
-  if (n.IsNull()) return "null";
-  // "!" marks a scalar that was quoted (or a block scalar); a plain one is given back as it was written.
-  return n.Tag() == "!" ? Quote(n.Scalar()) : n.Scalar();
-}
-
-void Emit(const YAML::Node& n, int indent, std::string& out) {
-  const std::string pad(indent, ' ');
-  if (n.IsMap()) {
-    for (const auto& item : n) {
-      out += pad + Scalar(item.first) + ":";
-      const YAML::Node& v = item.second;
-      if ((v.IsMap() || v.IsSequence()) && v.size() > 0) {
-        out += "\n";
-        Emit(v, v.IsSequence() ? indent : indent + 2, out);
-      } else {
-        out += v.IsMap() ? " {}\n" : v.IsSequence() ? " []\n" : " " + Scalar(v) + "\n";
-      }
-    }
-  } else if (n.IsSequence()) {
-    for (const YAML::Node& v : n) {
-      if ((v.IsMap() || v.IsSequence()) && v.size() > 0) {
-        std::string inner;
-        Emit(v, indent + 2, inner);
-        out += pad + "- " + inner.substr(indent + 2);
-      } else {
-        out += pad + "- " + (v.IsMap() ? "{}" : v.IsSequence() ? "[]" : Scalar(v)) + "\n";
-      }
-    }
-  } else {
-    out += pad + Scalar(n) + "\n";
-  }
-}
+using Json = nlohmann::ordered_json;
 
 YAML::Node Quoted(const std::string& s) {
   YAML::Node n(s);
@@ -162,6 +111,90 @@ void Flag(std::vector<std::string>& args, const char* flag, const std::string& v
   args.push_back(value);
 }
 
+// ---- Probes. The kubelet has no certificate: what asks a port of the application is led to the sidecar's container.
+
+// A plain scalar's type is what YAML 1.2 says; a quoted one is a string.
+Json ToJson(const YAML::Node& n) {
+  if (n.IsMap()) {
+    Json out = Json::object();
+    for (const auto& item : n) out[item.first.Scalar()] = ToJson(item.second);
+    return out;
+  }
+  if (n.IsSequence()) {
+    Json out = Json::array();
+    for (const YAML::Node& v : n) out.push_back(ToJson(v));
+    return out;
+  }
+  if (!n.IsScalar()) return nullptr;
+  const std::string& text = n.Scalar();
+  if (n.Tag() == "!") return text;
+  if (text == "true" || text == "false") return text == "true";
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error == std::errc() && end == text.data() + text.size()) return number;
+  return text;
+}
+
+constexpr std::pair<const char*, const char*> kProbes[] = {{"livenessProbe", "livez"}, {"readinessProbe", "readyz"}, {"startupProbe", "startupz"}};
+constexpr const char* kAsking[] = {"httpGet", "tcpSocket", "grpc"};
+
+std::string ProbePath(const YAML::Node& container, const char* word) { return "/app-health/" + Str(container, "name") + "/" + word; }
+
+// Gives the probes of an earlier injection their first form back.
+void RestoreProbes(YAML::Node spec) {
+  Json kept = Json::object();
+  for (const YAML::Node& c : spec["initContainers"]) {
+    if (Str(c, "name") != kSidecar) continue;
+    for (const YAML::Node& e : c["env"]) {
+      if (Str(e, "name") == kProbesEnv) kept = Json::parse(Str(e, "value"), nullptr, false);
+    }
+  }
+  if (!kept.is_object()) return;
+  for (YAML::Node c : spec["containers"]) {
+    for (const auto& [field, word] : kProbes) {
+      YAML::Node probe = c[field];
+      const auto was = kept.find(ProbePath(c, word));
+      if (!probe || !probe["httpGet"] || Str(probe["httpGet"], "port") != kHealthPort || was == kept.end()) continue;
+      probe.remove("httpGet");
+      for (const char* how : kAsking) {
+        if (was->contains(how)) probe[how] = YAML::Load(was->at(how).dump());
+      }
+    }
+  }
+}
+
+// Points them at the sidecar's container, and returns what they asked: for kProbesEnv; empty when nothing was there to ask.
+Json RewriteProbes(YAML::Node spec, const std::string& object, std::vector<std::string>& notes) {
+  Json asked = Json::object();
+  for (YAML::Node c : spec["containers"]) {
+    for (const auto& [field, word] : kProbes) {
+      YAML::Node probe = c[field];
+      if (!probe) continue;
+      for (const char* how : kAsking) {
+        if (!probe[how]) continue;
+        if (Str(probe[how], "scheme") == "HTTPS" || !Str(probe[how], "host").empty()) {
+          notes.push_back(object + ": container " + Str(c, "name") + ": " + field + " is left alone (HTTPS, or a host of its own): the kubelet "
+                          "reaches it only if weft/exclude-inbound-ports names its port");
+          continue;
+        }
+        Json one = Json::object();
+        one[how] = ToJson(probe[how]);
+        if (one[how].contains("port") && one[how]["port"].is_string()) {
+          for (const YAML::Node& p : c["ports"]) {
+            if (Str(p, "name") == one[how]["port"].get<std::string>()) one[how]["port"] = ToJson(p["containerPort"]);
+          }
+        }
+        if (probe["timeoutSeconds"]) one["timeoutSeconds"] = ToJson(probe["timeoutSeconds"]);
+        asked[ProbePath(c, word)] = one;
+        probe.remove(how);
+        probe["httpGet"]["path"] = ProbePath(c, word);
+        probe["httpGet"]["port"] = kHealthPort;
+      }
+    }
+  }
+  return asked;
+}
+
 // ---- Writing
 
 YAML::Node WithoutOurs(const YAML::Node& list) {
@@ -174,13 +207,14 @@ YAML::Node WithoutOurs(const YAML::Node& list) {
   return out;
 }
 
-YAML::Node InterceptContainer(const Options& o, const YAML::Node& annotations) {
+YAML::Node InterceptContainer(const Options& o, const YAML::Node& annotations, bool probes) {
   YAML::Node c;
   c["name"] = kIntercept;
   c["image"] = o.image;
   std::vector<std::string> args = {"weft", "intercept", "--sidecar-uid", std::to_string(kSidecarUid)};
   std::string inbound = Str(annotations, "weft/exclude-inbound-ports");
-  Flag(args, "--exclude-inbound-ports", inbound.empty() ? "22" : inbound);
+  if (inbound.empty()) inbound = "22";
+  Flag(args, "--exclude-inbound-ports", inbound + (probes ? std::string(",") + kHealthPort : ""));
   Flag(args, "--exclude-outbound-ports", Str(annotations, "weft/exclude-outbound-ports"));
   Flag(args, "--exclude-outbound-cidrs", Str(annotations, "weft/exclude-outbound-cidrs"));
   c["command"] = Strings(args);
@@ -211,7 +245,7 @@ YAML::Node Mount(const char* name, const char* path, bool read_only) {
 }
 
 YAML::Node SidecarContainer(const Options& o, const std::string& service, const std::string& version,
-                            const std::vector<std::string>& ports, const std::string& ready) {
+                            const std::vector<std::string>& ports, const std::string& ready, const Json& probes) {
   std::vector<std::string> args = {"weft", "run", "--no-netns", "--no-intercept", "--service", service,
                                    "--namespace", "$(POD_NAMESPACE)", "--version", version, "--address", "$(POD_IP)"};
   for (const auto& p : ports) Flag(args, "--port", p);
@@ -222,6 +256,7 @@ YAML::Node SidecarContainer(const Options& o, const std::string& service, const 
   Flag(args, "--sidecar-uid", std::to_string(kSidecarUid));
   Flag(args, "--run-dir", "/var/run/weft");
   Flag(args, "--drain-time", "5");
+  if (!probes.empty()) Flag(args, "--health-port", kHealthPort);
   YAML::Node c;
   c["name"] = kSidecar;
   c["image"] = o.image;
@@ -229,6 +264,12 @@ YAML::Node SidecarContainer(const Options& o, const std::string& service, const 
   c["command"] = Strings(args);
   c["env"].push_back(FieldEnv("POD_IP", "status.podIP"));
   c["env"].push_back(FieldEnv("POD_NAMESPACE", "metadata.namespace"));
+  if (!probes.empty()) {
+    YAML::Node e;
+    e["name"] = kProbesEnv;
+    e["value"] = Quoted(probes.dump());
+    c["env"].push_back(e);
+  }
   // The next container starts when the sidecar serves.
   c["startupProbe"]["exec"]["command"] = Strings({"weft", "ready", "--run-dir", "/var/run/weft"});
   c["startupProbe"]["periodSeconds"] = 1;
@@ -287,8 +328,9 @@ std::string InjectPod(YAML::Node doc, YAML::Node pod, const Options& o, std::vec
   std::string version = Str(annotations, "weft/version");
   if (version.empty()) version = Str(labels, "version");
   if (version.empty()) version = "v1";
+  RestoreProbes(spec);
   const std::vector<std::string> ports = Ports(spec, Str(annotations, "weft/ports"));
-  if (ports.empty()) throw std::runtime_error(object + ": no port (containers[].ports or annotation weft/ports)");
+  if (ports.empty()) notes.push_back(object + ": no port (containers[].ports or annotation weft/ports): it may call, nobody calls it");
   std::string ready = Str(annotations, "weft/ready");
   if (ready.empty()) ready = Ready(spec);
   for (const YAML::Node& c : spec["containers"]) {
@@ -300,9 +342,11 @@ std::string InjectPod(YAML::Node doc, YAML::Node pod, const Options& o, std::vec
     notes.push_back(object + ": shareProcessNamespace lets a root container look into the sidecar");
   }
 
+  const Json probes = Str(annotations, "weft/rewrite-probes") == "false" ? Json::object() : RewriteProbes(spec, object, notes);
+
   YAML::Node init(YAML::NodeType::Sequence);
-  init.push_back(InterceptContainer(o, annotations));
-  init.push_back(SidecarContainer(o, service, version, ports, ready));
+  init.push_back(InterceptContainer(o, annotations, !probes.empty()));
+  init.push_back(SidecarContainer(o, service, version, ports, ready, probes));
   for (const YAML::Node& c : WithoutOurs(spec["initContainers"])) init.push_back(c);
   spec["initContainers"] = init;
   YAML::Node volumes = WithoutOurs(spec["volumes"]);
@@ -318,14 +362,16 @@ std::string InjectPod(YAML::Node doc, YAML::Node pod, const Options& o, std::vec
 Outcome Inject(const std::string& manifests, const Options& options) {
   Outcome out;
   try {
-    bool first = true;
-    int index = 0;
-    for (YAML::Node doc : base::LoadYaml(manifests)) {
-      index++;
+    const std::vector<YAML::Node> docs = base::LoadYaml(manifests);
+    std::vector<YAML::Node> wanted;
+    for (const YAML::Node& as_is : docs) {
+      YAML::Node doc = YAML::Clone(as_is);
+      wanted.push_back(doc);
       if (doc.IsNull()) continue;
-      if (!doc.IsMap()) throw std::runtime_error("document " + std::to_string(index) + " is not an object");
+      if (!doc.IsMap()) throw std::runtime_error("document " + std::to_string(wanted.size()) + " is not an object");
       std::vector<YAML::Node> objects = {doc};
-      if (Str(doc, "kind") == "List") {
+      const std::string kind = Str(doc, "kind");
+      if (kind.size() >= 4 && kind.compare(kind.size() - 4, 4, "List") == 0 && doc["items"]) {
         objects.clear();
         for (YAML::Node item : doc["items"]) objects.push_back(item);
       }
@@ -333,13 +379,10 @@ Outcome Inject(const std::string& manifests, const Options& options) {
         YAML::Node pod = PodOf(o);
         if (pod.IsDefined() && pod.IsMap()) out.notes.push_back(InjectPod(o, pod, options, out.notes));
       }
-      if (!first) out.text += "---\n";
-      first = false;
-      Emit(doc, 0, out.text);
     }
+    out.text = Patch(manifests, docs, wanted);
   } catch (const std::exception& e) {
     out.error = e.what();
-    out.text.clear();
   }
   return out;
 }

@@ -3,7 +3,12 @@
 // Touched: the pod of Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob and Pod; other documents pass through
 // unchanged. A pod gets an init container for the redirect rules (NET_ADMIN, ends before anything else runs), a native
 // sidecar (an init container with restartPolicy Always: up before the application, down after it), and a volume with its
-// join token that only these two mount. Injecting twice changes nothing.
+// join token that only these two mount. Injecting twice changes nothing. What is not touched keeps its comments, order and
+// quotes (patch.h).
+//
+// Probes: a kubelet has no certificate, so under strict mTLS it cannot ask the application's ports. HTTP, TCP and gRPC
+// probes therefore ask port 15020, which the rules leave alone, where `weft run` asks the application from inside the pod
+// (run/health.h): /app-health/<container>/livez, readyz or startupz. HTTPS probes and those with a host stay, with a note.
 //
 // Annotations of the pod template:
 //   weft/inject: "false"                   leave this pod alone
@@ -11,6 +16,7 @@
 //   weft/ports: "8000:http@80,9000:tcp"    default: the containers' ports; the protocol from a port's name (http-web,
 //                                          grpc, tcp-...), the service port the same number
 //   weft/ready: "http:/healthz"            default: the first container's readiness probe, or tcp
+//   weft/rewrite-probes: "false"           leave the probes alone
 //   weft/exclude-outbound-ports, weft/exclude-inbound-ports, weft/exclude-outbound-cidrs
 #pragma once
 

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 namespace weft::inject {
 namespace {
@@ -27,9 +28,59 @@ TEST(Inject, Golden) {
   EXPECT_EQ(out.notes[0], "Deployment/cart: injected as service cart, version v2");
 }
 
+// Multi-document, a List, comments everywhere, fields nobody knows, each way to probe.
+TEST(Inject, GoldenKinds) {
+  const Outcome out = Inject(Load("kinds.in.yaml"), {});
+  EXPECT_EQ(out.error, "");
+  EXPECT_EQ(out.text, Load("kinds.out.yaml"));
+  EXPECT_EQ(out.notes, (std::vector<std::string>{
+                           "StatefulSet/db: injected as service db, version v1",
+                           "DaemonSet/agent: container agent: startupProbe is left alone (HTTPS, or a host of its own): the kubelet "
+                           "reaches it only if weft/exclude-inbound-ports names its port",
+                           "DaemonSet/agent: injected as service agent, version v1", "CronJob/report: injected as service report, version v1",
+                           "Job/migrate: left alone (weft/inject: \"false\")", "Pod/lone: injected as service lone, version v7"}));
+}
+
 TEST(Inject, TwiceIsOnce) {
-  const std::string once = Inject(Load("cart.in.yaml"), {}).text;
-  EXPECT_EQ(Inject(once, {}).text, once);
+  for (const char* file : {"cart.in.yaml", "kinds.in.yaml"}) {
+    const std::string once = Inject(Load(file), {}).text;
+    EXPECT_EQ(Inject(once, {}).text, once) << file;
+  }
+}
+
+// Nothing of the author's may go: every line of the input is in the output, in order, but those of rewritten probes.
+TEST(Inject, KeepsWhatItDoesNotTouch) {
+  std::istringstream in(Load("kinds.in.yaml"));
+  const std::string out = Inject(Load("kinds.in.yaml"), {}).text;
+  size_t at = 0, lost = 0;
+  for (std::string line; std::getline(in, line);) {
+    const size_t found = out.find(line + "\n", at);
+    if (found == std::string::npos) lost++;
+    else at = found + line.size();
+  }
+  EXPECT_EQ(lost, 9u);  // tcpSocket 1, grpc 3, httpGet 5
+}
+
+TEST(Inject, JsonComesBackAsTheSameObject) {
+  const Outcome out = Inject(R"({"kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "ports": [{"containerPort": 80}]}]}})", {});
+  EXPECT_EQ(out.error, "");
+  EXPECT_NE(out.text.find("weft-sidecar"), std::string::npos);
+}
+
+TEST(Inject, ProbesAreLeftAloneWhereTheAuthorSaysSo) {
+  const std::string spec = "  containers:\n  - name: c\n    ports: [{containerPort: 80}]\n    livenessProbe: {tcpSocket: {port: 80}}\n";
+  EXPECT_NE(Inject(Pod("", spec), {}).text.find("WEFT_APP_PROBES"), std::string::npos);
+  const std::string out = Inject(Pod("  annotations:\n    weft/rewrite-probes: \"false\"\n", spec), {}).text;
+  EXPECT_EQ(out.find("WEFT_APP_PROBES"), std::string::npos);
+  EXPECT_NE(out.find("livenessProbe: {tcpSocket: {port: 80}}"), std::string::npos);
+}
+
+TEST(Inject, WithoutPortsItOnlyCalls) {
+  const Outcome out = Inject(Pod("", "  containers:\n  - name: c\n"), {});
+  EXPECT_EQ(out.error, "");
+  EXPECT_EQ(out.text.find("--port"), std::string::npos);
+  ASSERT_EQ(out.notes.size(), 2u);
+  EXPECT_NE(out.notes[0].find("Pod/p: no port"), std::string::npos);
 }
 
 TEST(Inject, ANewerImageReplacesTheOldOne) {
@@ -63,7 +114,6 @@ TEST(Inject, EveryKindThatHoldsAPod) {
 }
 
 TEST(Inject, RefusesWithTheObjectsName) {
-  EXPECT_NE(Inject(Pod("", "  containers:\n  - name: c\n"), {}).error.find("Pod/p: no port"), std::string::npos);
   EXPECT_NE(Inject(Pod("", "  containers: []\n"), {}).error.find("spec.containers"), std::string::npos);
   EXPECT_NE(Inject(Pod("", "  containers:\n  - name: c\n    securityContext: {runAsUser: 1337}\n    ports: [{containerPort: 1}]\n"), {})
                 .error.find("1337"),

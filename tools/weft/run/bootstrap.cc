@@ -16,6 +16,7 @@ std::string RenderBootstrap(const BootstrapSpec& s) {
   const Json ads = {{"ads", Json::object()}, {"resource_api_version", "V3"}};
   Json b;
   b["node"] = {{"id", s.workload_id}, {"cluster", s.service}, {"metadata", {{"NAMESPACE", s.ns}, {"VERSION", s.version}}}};
+  if (s.ipv6) b["node"]["metadata"]["WEFT_IPV6"] = "true";
   b["admin"]["address"]["pipe"] = {{"path", s.admin_socket}, {"mode", 0600}};
   b["dynamic_resources"] = {
       {"ads_config",

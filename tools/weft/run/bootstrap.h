@@ -18,6 +18,7 @@ struct BootstrapSpec {
   std::string identity_dir;        // keeps the SVID across restarts of the sidecar; may be empty
   std::string admin_socket;        // unix socket path
   bool telemetry = true;
+  bool ipv6 = false;               // its namespace has IPv6: listen there, too
 };
 
 // JSON text.

@@ -22,6 +22,9 @@ bool BridgeDown(const std::string& bridge);
 // (close-on-exec); the caller stays where it was. Throws Failure.
 int MakeNamespace(const std::string& bridge, const std::string& address);
 
+// Whether the current network namespace has an IPv6 loopback.
+bool HasIpv6();
+
 // The first address that is neither loopback nor link-local in the current namespace; "" when there is none.
 std::string OwnAddress();
 

@@ -150,8 +150,10 @@ std::string FreeAddress(const std::vector<Instance>& instances, const std::strin
 
 uint32_t AddressIndex(const std::string& address) {
   in_addr a = {};
-  if (inet_pton(AF_INET, address.c_str(), &a) != 1) return 1;
-  return ntohl(a.s_addr) & 0xffff;
+  if (inet_pton(AF_INET, address.c_str(), &a) == 1) return ntohl(a.s_addr) & 0xffff;
+  in6_addr a6 = {};
+  if (inet_pton(AF_INET6, address.c_str(), &a6) != 1) return 1;
+  return 0x10000 + (a6.s6_addr[14] << 8 | a6.s6_addr[15]) % 30000;  // beside those of IPv4, below 100000
 }
 
 }  // namespace weft::run

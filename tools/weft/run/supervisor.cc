@@ -126,6 +126,7 @@ class Supervisor {
   int signals_ = -1, netns_ = -1, sidecar_exe_ = -1, sidecar_log_ = -1;
   pid_t sidecar_ = 0, app_ = 0;
   std::unique_ptr<Prober> prober_;
+  std::unique_ptr<HealthServer> health_;
   bool app_ready_ = false;              // what the probe says
   int told_ = -1;                       // what the sidecar was told last: 1, 0, -1 nothing yet
   int stop_signal_ = 0;                 // first signal that asked us to end
@@ -200,6 +201,8 @@ void Supervisor::PrepareFiles() {
   b.version = o_.version;
   b.address = instance_.address;
   b.ports = o_.ports;
+  if (netns_ >= 0) InNamespace(netns_, [&] { b.ipv6 = HasIpv6(); });
+  else b.ipv6 = HasIpv6();
   b.server_address = o_.xds_server;
   b.trust_domain = o_.trust_domain;
   b.token_file = own + "/token";
@@ -404,8 +407,9 @@ int Supervisor::Run() {
   }
   BlockSignals();
   Claim();
-  PrepareFiles();
   PrepareNetwork();
+  PrepareFiles();
+  if (o_.health_port != 0) health_ = std::make_unique<HealthServer>(static_cast<uint16_t>(o_.health_port), o_.health_probes, instance_.address);
   StartSidecar();
   if (!WaitSidecarReady()) {
     Drain();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tools/weft/cli/client.h"
+#include "tools/weft/run/health.h"
 #include "tools/weft/run/spec.h"
 
 namespace weft::run {
@@ -38,6 +39,8 @@ struct RunOptions {
   std::string run_dir = "/run/weft";
   int drain_s = 2;
   bool restart = false;                    // start the application again when it ends
+  int health_port = 0;                     // where the kubelet's probes are answered (health.h); 0: nowhere
+  HealthProbes health_probes;
   std::vector<std::string> command;        // empty: only the sidecar (its application runs elsewhere in this namespace)
 };
 
