@@ -12,10 +12,8 @@ class Redis:
         self.sock = socket.create_connection((host, int(port)), 5)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.sock.makefile("rb")
-        self.commands = 0
 
     def command(self, *words):
-        self.commands += 1
         self.sock.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in map(str.encode, words)))
         return self.read()
 
@@ -35,10 +33,10 @@ class Redis:
 
 
 def redis(address, *words):
-    """One command over this thread's connection, which is renewed every 50 commands; a stale one is replaced once."""
+    """One command over this thread's connection; a stale one is replaced once."""
     for fresh in (False, True):
         try:
-            if fresh or not getattr(local, "redis", None) or local.redis.commands == 50:
+            if fresh or not getattr(local, "redis", None):
                 local.redis = Redis(address)
             return local.redis.command(*words)
         except OSError:

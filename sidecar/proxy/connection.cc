@@ -365,6 +365,11 @@ void Connection::AbortNow() {
   CloseNow();
 }
 
+void Connection::ReportOpen() {
+  if (relay_) relay_->ReportOpen();
+  for (Exchange* e = exchanges_.front(); e; e = exchanges_.Next(e)) e->ReportOpen();
+}
+
 void Connection::CloseNow() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;

@@ -66,6 +66,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void Reconsider(const model::ListenerEntry& now);
   // Graceful: what is queued is sent, then FIN, then the peer has a moment to read it.
   void CloseAfterFlush();
+  void ReportOpen();  // see open_report.h
   void CloseNow();
   void AbortNow();  // the peer sees a reset
 

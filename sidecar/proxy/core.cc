@@ -5,6 +5,7 @@
 #include "sidecar/base/log.h"
 #include "sidecar/proxy/connection.h"
 #include "sidecar/proxy/exchange.h"
+#include "sidecar/proxy/open_report.h"
 #include "sidecar/proxy/listener.h"
 #include "sidecar/proxy/relay.h"
 #include "sidecar/proxy/worker.h"
@@ -18,6 +19,7 @@ constexpr size_t kKeepExchanges = 1024, kKeepBuckets = 4096;
 WorkerCore::WorkerCore(Worker* worker, io::Loop* loop, const PlaneOptions& options, uint32_t index)
     : worker_(worker), loop_(loop), options_(options), index_(index), clusters_(loop) {
   loop_->Arm(&sweep_, kSweepNs);
+  if (options_.report_open) loop_->Arm(&open_sweep_, kOpenSweepNs);
 }
 
 WorkerCore::~WorkerCore() {
@@ -120,6 +122,11 @@ void WorkerCore::OnSweep() {
   loop_->Arm(&sweep_, kSweepNs);
 }
 
+void WorkerCore::OnOpenSweep() {
+  for (Connection* c = connections_.front(); c; c = connections_.Next(c)) c->ReportOpen();
+  loop_->Arm(&open_sweep_, kOpenSweepNs);
+}
+
 HttpStats& WorkerCore::Http(const std::string& prefix) {
   auto& s = http_stats_[prefix];
   if (!s) s = std::make_unique<HttpStats>(prefix);
@@ -193,6 +200,11 @@ void WorkerCore::ListEjected(const model::ClusterEntry& entry, AttemptRecord& at
     e.rule = why->rule, e.kinds = std::move(why->kinds), e.errors = why->errors;
     e.at_unix_ns = wall - (now - why->at_ns), e.until_unix_ns = wall + (why->until_ns - now);
   }
+}
+
+bool WorkerCore::Report(std::unique_ptr<Record> interim) {
+  auto& ring = worker_->records();
+  return ring.size() * 2 < ring.capacity() && ring.Push(interim);
 }
 
 void WorkerCore::OnConnectionOpen(Connection* c) {

@@ -84,6 +84,8 @@ class WorkerCore {
   // Records main has read come back with their memory; one is made when none has.
   std::unique_ptr<Record> NewRecord();
   void Finish(std::unique_ptr<Record> record);  // into the ring to main, or dropped and counted
+  bool Report(std::unique_ptr<Record> interim);  // while the ring is less than half full
+  uint64_t NextOpenId() { return ++next_open_ * 64 + index_; }
 
   // Into the attempt that found no host: which ones are ejected (at most 16), since when and why.
   void ListEjected(const model::ClusterEntry& entry, AttemptRecord& attempt);
@@ -98,6 +100,7 @@ class WorkerCore {
 
  private:
   void OnSweep();
+  void OnOpenSweep();
 
   Worker* worker_;
   io::Loop* loop_;
@@ -113,10 +116,11 @@ class WorkerCore {
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;
   std::unordered_map<std::string, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;  // by configuration key
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnSweep> sweep_{this};
+  upstream::MemberTimer<WorkerCore, &WorkerCore::OnOpenSweep> open_sweep_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::CloseAll> drain_deadline_{this};
   std::set<std::string> interned_;
   bool draining_ = false;
-  uint64_t next_connection_ = 0;
+  uint64_t next_connection_ = 0, next_open_ = 0;
 };
 
 }  // namespace weft::proxy

@@ -5,6 +5,7 @@
 
 #include "sidecar/http/path.h"
 #include "sidecar/http/status.h"
+#include "sidecar/proxy/open_report.h"
 
 namespace weft::proxy {
 namespace {
@@ -387,6 +388,11 @@ void Exchange::Finish() {
   conn_->ExchangeDone(this, id_);
   conn_ = nullptr;
   core_->loop()->Schedule(io::Beat::kReap, &reap_);
+}
+
+void Exchange::ReportOpen() {
+  // Only with an answer on its way: what waits for an upstream may yet go elsewhere.
+  if (phase_ == Phase::kAttempt && attempt_open_) proxy::ReportOpen(*core_, *record_, started_ns_, down_.body_bytes, record_->response_bytes);
 }
 
 void Exchange::Reap() {

@@ -33,6 +33,7 @@ class Exchange final : public base::ListNode {
   codec::Inbound* Begin(Connection* c, codec::StreamId id);
   // Schedules Advance for this turn.
   void Wake();
+  void ReportOpen();
 
  private:
   enum class Phase : uint8_t { kHead, kDelay, kBackoff, kAttempt, kReply, kDone };

@@ -45,6 +45,7 @@ struct PlaneOptions {
   std::string sidecar_identity;       // for the record's local_identity when the listener has no certificate
   base::Clock* clock = base::Clock::Real();
   std::shared_ptr<filters::local_ratelimit::BucketRegistry> buckets;  // null: the plane makes its own
+  bool report_open = false;           // records of what is open yet, too (open_report.h)
   // Called from worker threads with a record whose ring is full, before it is lost to main; may be empty.
   std::function<void(const Record&)> overflow;
   std::function<void()> wake;         // called from worker threads when a ring is half full: make main drain soon

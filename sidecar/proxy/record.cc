@@ -68,6 +68,7 @@ void Record::Reset() {
   memset(parent_span_id, 0, sizeof parent_span_id);
   status = 0, grpc_status = -1, flags.bits = 0, connection_id = 0;
   policy_revision = config_revision = 0, retries = 0, attempt_count = 0;
+  open_id = told_request_bytes = told_response_bytes = told_ns = 0, interim = false;
   for (std::string* s :
        {&request_id, &method, &path, &authority, &user_agent, &detail, &transport_failure, &transport_failure_detail, &upstream_transport_failure,
         &connection_termination, &listener, &filter_chain, &route, &virtual_host, &cluster, &stat_prefix, &upstream_host,

@@ -134,6 +134,9 @@ struct Record {
   uint64_t policy_revision = 0, config_revision = 0;
   std::string destination_service, destination_namespace;  // from the cluster's weft metadata
   std::string fault;                        // "delay 100ms", "abort 503"
+  uint64_t open_id = 0;                     // not 0: interim records told that it was open (open_report.h)
+  bool interim = false;                     // such a record: of what is open yet; no request of its own, never logged
+  uint64_t told_request_bytes = 0, told_response_bytes = 0, told_ns = 0;  // by interim records, and when (monotonic)
   uint32_t retries = 0;
   uint32_t attempt_count = 0;               // attempts[0..attempt_count) are valid; the rest is memory kept for reuse
   std::vector<AttemptRecord> attempts;

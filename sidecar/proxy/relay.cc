@@ -1,5 +1,6 @@
 #include "sidecar/proxy/relay.h"
 
+#include "sidecar/proxy/open_report.h"
 #include "sidecar/upstream/dial.h"
 
 namespace weft::proxy {
@@ -325,6 +326,10 @@ void Relay::OnDownstreamGone() {
     if (record_->detail.empty()) record_->detail = "downstream_closed";
   }
   End(false);
+}
+
+void Relay::ReportOpen() {
+  if (state_ == State::kOpen) proxy::ReportOpen(*core_, *record_, started_ns_, record_->request_bytes, record_->response_bytes);
 }
 
 // Everything goes; the record is written.

@@ -23,6 +23,7 @@ class Relay final : public io::Handler {
   void OnDownstream(uint32_t events);  // the downstream socket is ready
   void AfterFlush();                   // downstream bytes were written
   void OnDownstreamGone();
+  void ReportOpen();
   void Refuse(std::string_view policy, const std::string& detail);  // the rules changed against an open connection
 
  private:

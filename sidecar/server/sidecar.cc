@@ -106,6 +106,7 @@ base::Status Sidecar::StartPlane() {
     events_ = std::make_unique<telemetry::EventStream>(&loop_, e, [this](xds::GrpcStreamHandler* h) {
       return mesh_ && mesh_->channel() ? mesh_->channel()->Open(telemetry::EventStream::kPath, h) : nullptr;
     });
+    o.report_open = true;
     o.overflow = [this](const proxy::Record& r) { events_->Overflow(r); };
   }
   o.wake = [this] {
@@ -305,7 +306,7 @@ base::Status Sidecar::StartAdmin() {
 
 void Sidecar::DrainRecords() {
   plane_->DrainRecords([this](proxy::Record& r) {
-    logger_.Log(r);
+    if (!r.interim) logger_.Log(r);
     if (events_) events_->Add(r);
   });
   // Their events are counted (EventStream::Overflow); their lines in the access logs are not there.
@@ -450,7 +451,9 @@ int Sidecar::Run() {
   if (mesh_) mesh_->Stop();
   if (ads_channel_) ads_channel_->Stop();
   plane_->Stop();
-  plane_->DrainRecords([this](proxy::Record& r) { logger_.Log(r); });
+  plane_->DrainRecords([this](proxy::Record& r) {
+    if (!r.interim) logger_.Log(r);
+  });
   logger_.Flush();
   admin_.reset();
   WEFT_LOG(kMain, kInfo, "exiting");

@@ -202,6 +202,17 @@ void EventEncoder::Rollup(std::string_view shared, const RollupSums& s, uint64_t
   Put(E::kConfigRevisionFieldNumber, s.config_revision, out);
   Put(E::kRequestBytesFieldNumber, s.request_bytes, out), Put(E::kResponseBytesFieldNumber, s.response_bytes, out);
   Put(E::kRetriesFieldNumber, s.retries, out);
+  Put(E::kToldRequestBytesFieldNumber, s.told_request_bytes, out), Put(E::kToldResponseBytesFieldNumber, s.told_response_bytes, out);
+  Append(batch);
+}
+
+void EventEncoder::Open(std::string_view shared, const OpenSums& s, uint64_t now_unix_ns, std::string* batch) {
+  event_ = shared;
+  std::string* out = &event_;
+  Put(E::kInterimFieldNumber, 1, out);
+  Put(E::kOpenFieldNumber, s.open, out);
+  Put(E::kStartUnixNsFieldNumber, now_unix_ns, out);
+  Put(E::kRequestBytesFieldNumber, s.request_bytes, out), Put(E::kResponseBytesFieldNumber, s.response_bytes, out);
   Append(batch);
 }
 
@@ -231,6 +242,7 @@ void EventEncoder::Whole(const proxy::Record& r, uint64_t number, std::string* b
   PutText(E::kOriginalDestinationFieldNumber, r.downstream_local, 128, out);
   Put(E::kRetriesFieldNumber, r.retries, out);
   PutText(E::kFaultFieldNumber, r.fault, 64, out);
+  Put(E::kToldRequestBytesFieldNumber, r.told_request_bytes, out), Put(E::kToldResponseBytesFieldNumber, r.told_response_bytes, out);
   Append(batch);
 }
 

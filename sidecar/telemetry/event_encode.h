@@ -25,6 +25,12 @@ struct EventOptions {
 // The sums of a rollup; see RequestEvent.count. Times are Unix nanoseconds.
 struct RollupSums {
   uint64_t count = 0, duration_us = 0, last_end_ns = 0, request_bytes = 0, response_bytes = 0, retries = 0, config_revision = 0;
+  uint64_t told_request_bytes = 0, told_response_bytes = 0;
+};
+
+// See RequestEvent.interim.
+struct OpenSums {
+  uint64_t open = 0, request_bytes = 0, response_bytes = 0;
 };
 
 class EventEncoder {
@@ -36,6 +42,8 @@ class EventEncoder {
   std::string_view Shared(const proxy::Record& record);
   // A rollup: `shared` as it came from Shared().
   void Rollup(std::string_view shared, const RollupSums& sums, uint64_t number, std::string* batch);
+  // What is open, of an interim record's Shared().
+  void Open(std::string_view shared, const OpenSums& sums, uint64_t now_unix_ns, std::string* batch);
 
  private:
   void PutShared(const proxy::Record& record);

@@ -22,7 +22,7 @@ bool WentWell(const proxy::Record& r) {
 }  // namespace
 
 EventStream::EventStream(io::Loop* loop, const EventOptions& options, OpenStream open)
-    : loop_(loop), options_(options), open_(std::move(open)), encoder_(options), rollups_(options), overflow_(options) {
+    : loop_(loop), options_(options), open_(std::move(open)), encoder_(options), rollups_(options), open_now_(options), overflow_(options) {
   uint8_t random[16];
   if (getrandom(random, sizeof random, 0) != sizeof random) std::fill(random, random + 16, static_cast<uint8_t>(loop->wall_now()));
   static const char* digits = "0123456789abcdef";
@@ -67,6 +67,11 @@ void EventStream::Drop(uint64_t n) {
 }
 
 void EventStream::Add(const proxy::Record& record) {
+  if (record.interim) {
+    open_now_.Report(record);
+    return ArmTick();
+  }
+  if (record.open_id) open_now_.Ended(record.open_id);
   base::Cells& cells = base::Cells::Local();
   cells.Add(events_stat_);
   if (queued_bytes() >= (WentWell(record) ? kSoftBytes : kHardBytes)) {
@@ -85,6 +90,7 @@ void EventStream::Add(const proxy::Record& record) {
 void EventStream::Overflow(const proxy::Record& record) {
   std::lock_guard lock(overflow_mu_);
   if (!overflow_.Fold(record)) ++overflow_lost_;
+  if (record.open_id && overflow_ended_.size() < OpenTable::kMaxOpen) overflow_ended_.push_back(record.open_id);
 }
 
 // Rollups of the time that is over (or all) become events; they wait in their table while the queue is full.
@@ -92,6 +98,8 @@ void EventStream::CollectRollups(bool all) {
   {
     std::lock_guard lock(overflow_mu_);
     if (!overflow_.empty()) overflow_lost_ += rollups_.Merge(overflow_);
+    for (uint64_t id : overflow_ended_) open_now_.Ended(id);
+    overflow_ended_.clear();
     if (overflow_lost_) Drop(std::exchange(overflow_lost_, 0));
   }
   if (rollups_.empty() || queued_bytes() >= kHardBytes) return;
@@ -99,6 +107,13 @@ void EventStream::CollectRollups(bool all) {
     encoder_.Rollup(shared, sums, ++number_, &pending_);
     pending_revision_ = std::max(pending_revision_, sums.config_revision);
     if (pending_.size() >= kMaxBatchBytes) Seal();
+  });
+}
+
+void EventStream::TellOpen() {
+  if (queued_bytes() >= kHardBytes) return;
+  open_now_.Take(loop_->now(), [this](std::string_view shared, const OpenSums& sums) {
+    encoder_.Open(shared, sums, loop_->wall_now(), &pending_);
   });
 }
 
@@ -149,11 +164,12 @@ void EventStream::SendWaiting() {
 
 void EventStream::OnTick() {
   CollectRollups(false);
+  TellOpen();
   Seal();
   if (!stream_) Open();
   SendWaiting();
   ReportDropped();
-  if (!rollups_.empty()) ArmTick();
+  if (!rollups_.empty() || !open_now_.empty()) ArmTick();
 }
 
 bool EventStream::Flush() {

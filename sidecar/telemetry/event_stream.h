@@ -12,7 +12,10 @@
 // When more than kSoftBytes wait, the server or the link is slower than the traffic: requests that went well are then
 // counted in rollups (rollups.h) instead of kept whole, and sent as such once their second is over. Those that did not
 // go well keep their details up to kHardBytes. Only what the rollups' bounded table cannot take is dropped and counted:
-// that number travels with each batch. Threads: main, but for Overflow.
+// that number travels with each batch.
+//
+// Interim records (of what has not ended) are no events of their own: how much is open is told now and then (open_table.h).
+// Threads: main, but for Overflow.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +23,13 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "sidecar/base/stats.h"
 #include "sidecar/io/loop.h"
 #include "sidecar/proxy/record.h"
 #include "sidecar/telemetry/event_encode.h"
+#include "sidecar/telemetry/open_table.h"
 #include "sidecar/telemetry/rollups.h"
 #include "sidecar/xds/grpc_channel.h"
 
@@ -57,6 +62,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   void OnClosed(const xds::GrpcStatus& status) override;
   void Open();
   void CollectRollups(bool all);
+  void TellOpen();
   void Seal();           // pending events become a batch
   void SendWaiting();
   std::string Head(uint64_t sequence);
@@ -84,6 +90,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   std::string pending_;          // encoded events of the next batch
   uint64_t pending_revision_ = 0;
   Rollups rollups_;
+  OpenTable open_now_;
   std::deque<Batch> sent_;       // sealed batches, oldest first, until acknowledged
   uint64_t number_ = 0, sequence_ = 0, acknowledged_ = 0, dropped_ = 0, dropped_sent_ = 0;
   size_t queued_bytes_ = 0;      // of sent_
@@ -92,6 +99,7 @@ class EventStream final : public xds::GrpcStreamHandler {
 
   std::mutex overflow_mu_;       // guards what follows
   Rollups overflow_;
+  std::vector<uint64_t> overflow_ended_;
   uint64_t overflow_lost_ = 0;
 };
 

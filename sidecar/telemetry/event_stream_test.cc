@@ -234,6 +234,31 @@ TEST_F(EventStreamTest, RecordsThatFoundNoPlaceOnTheirWayAreCounted) {
   EXPECT_EQ(events.dropped(), 0u);
 }
 
+TEST_F(EventStreamTest, WhatIsOpenIsToldAndCountedOnceItEnds) {
+  events.ChannelUp();
+  proxy::Record r = Request();
+  r.interim = true, r.open_id = 5, r.request_bytes = 10;
+  events.Add(r);
+  Pass(250);
+  ASSERT_EQ(stream().batches.size(), 1u);
+  const auto& told = stream().batches[0].events(0);
+  EXPECT_TRUE(told.interim());
+  EXPECT_EQ(told.open(), 1u);
+  EXPECT_EQ(told.number(), 0u);
+  EXPECT_EQ(told.request_bytes(), 10u);
+  r = Request();
+  r.open_id = 5, r.request_bytes = 30, r.told_request_bytes = 10;
+  events.Add(r);
+  Pass(1'500);
+  std::vector<v1::RequestEvent> rest;
+  for (size_t i = 1; i < stream().batches.size(); ++i) rest.insert(rest.end(), stream().batches[i].events().begin(), stream().batches[i].events().end());
+  ASSERT_EQ(rest.size(), 2u);
+  EXPECT_EQ(rest[0].number(), 1u);
+  EXPECT_EQ(rest[0].told_request_bytes(), 10u);
+  EXPECT_TRUE(rest[1].interim());
+  EXPECT_EQ(rest[1].open(), 0u);
+}
+
 TEST_F(EventStreamTest, AFullStreamIsTriedAgain) {
   events.ChannelUp();
   stream().full = true;

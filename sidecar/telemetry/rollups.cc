@@ -18,6 +18,7 @@ uint32_t SeriesOfRow(uint64_t packed) { return packed >> kBucketBits & ((1u << k
 void Sum(RollupSums& into, const RollupSums& s) {
   into.count += s.count, into.duration_us += s.duration_us;
   into.request_bytes += s.request_bytes, into.response_bytes += s.response_bytes, into.retries += s.retries;
+  into.told_request_bytes += s.told_request_bytes, into.told_response_bytes += s.told_response_bytes;
   into.last_end_ns = std::max(into.last_end_ns, s.last_end_ns);
   into.config_revision = std::max(into.config_revision, s.config_revision);
 }
@@ -37,6 +38,7 @@ bool Rollups::Fold(const proxy::Record& r) {
   one.count = 1, one.duration_us = DurationUs(r), one.last_end_ns = EndNs(r);
   one.request_bytes = r.request_bytes, one.response_bytes = r.response_bytes;
   one.retries = r.retries, one.config_revision = r.config_revision;
+  one.told_request_bytes = r.told_request_bytes, one.told_response_bytes = r.told_response_bytes;
   return Add(encoder_.Shared(r), LatencyBucket(one.duration_us), one);
 }
 

@@ -33,6 +33,28 @@ def first_edge(mesh):
         mesh.workloads.remove(w)
 
 
+def open_edge(mesh):
+    """A connection that stays open is on the map in under 5 s, and is one request once it has ended"""
+    w = mesh.run("keeper", "v1", None, None, ["sleep", "infinity"])
+    try:
+        mesh.until(lambda: (w.state or {}).get("app"), 20, "the keeper's sidecar is not ready")
+        start = time.monotonic()
+        held = w.background(["timeout", "12", "redis-cli", "-h", "redis", "SUBSCRIBE", "news"], timeout=30)
+        e = mesh.until(lambda: edge(mesh, "keeper", "redis"), 5, "no edge keeper -> redis after 5 s", every=0.05)
+        seconds = time.monotonic() - start
+        expect(e["open"] == 1 and e["requests"] == 0 and e["mtls"] and e["protocol"] == "tcp", "the edge: %s" % e)
+        # The shop's own: cart keeps one connection to redis for as long as it lives.
+        mesh.curl("-X", "POST", "http://frontend/cart?user=open&item=tea")
+        mesh.until(lambda: (edge(mesh, "cart", "redis") or {"open": 0})["open"] > 0, 5, "no open connection cart -> redis after 5 s")
+        held()
+        mesh.until(lambda: (lambda x: x and x["requests"] == 1 and x["open"] == 0)(edge(mesh, "keeper", "redis")), 10,
+                   lambda: "after its end: %s" % edge(mesh, "keeper", "redis"))
+        return "after %.1f s" % seconds
+    finally:
+        mesh.outer.signal(w.pid, 9)
+        mesh.workloads.remove(w)
+
+
 def denial_on_edge(mesh):
     """A denial shows on the edge, with the policy that denied"""
     mesh.apply("apiVersion: weft/v1\nkind: Authorization\nmetadata: {name: catalog}\nspec:\n  action: DENY\n  rules:\n"
@@ -119,4 +141,4 @@ def exact_counts(mesh):
         mesh.workloads.remove(w)
 
 
-PROMISES = [first_edge, denial_on_edge, one_trace, exact_counts]
+PROMISES = [first_edge, open_edge, denial_on_edge, one_trace, exact_counts]

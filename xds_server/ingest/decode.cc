@@ -194,11 +194,14 @@ void DecodeEvents(const weft::telemetry::v1::EventBatch& batch, const Reporter& 
     e.downstream_address = CleanText(p.downstream_address(), l.name);
     e.original_destination = CleanText(p.original_destination(), l.name);
     e.without_detail = p.count() > 0;
-    e.count = e.without_detail ? std::min<uint64_t>(p.count(), 1'000'000'000) : 1;
-    if (e.without_detail) e.destination_version = CleanText(p.destination_version(), l.name);
+    e.interim = p.interim(), e.open = e.interim ? std::min<uint64_t>(p.open(), 10'000'000) : 0;
+    e.told_request_bytes = p.told_request_bytes(), e.told_response_bytes = p.told_response_bytes();
+    e.count = e.interim ? 0 : e.without_detail ? std::min<uint64_t>(p.count(), 1'000'000'000) : 1;
+    if (e.without_detail || e.interim) e.destination_version = CleanText(p.destination_version(), l.name);
     e.retries = static_cast<uint32_t>(std::min<uint64_t>(p.retries(), e.count * 1'000)), e.fault = CleanText(p.fault(), 128);
     e.tls_failure = CleanText(p.tls_failure(), 128);
     Derive(e);
+    if (e.interim) e.outcome = Outcome::kOk;  // nothing is known of its end
   }
 }
 

@@ -1,6 +1,6 @@
 // CPU of the server for each event, by step: what a batch costs from its bytes to the store and the live counts.
 //
-//   bazel run //xds_server/ingest:ingest_bench -- [events, default 300000]
+//   bazel run //xds_server/ingest:ingest_bench -- [events] [DuckDB threads] [checkpoint MB]
 //
 // Events are as a sidecar makes them of a shop's requests, 700 a batch and 4 batches a commit. Figures are process CPU
 // (DuckDB's threads too) in microseconds an event; docs/performance.md keeps them.
@@ -78,7 +78,11 @@ int main(int argc, char** argv) {
   constexpr int kBatch = 700, kBatches = 4;
   std::string dir = (std::filesystem::temp_directory_path() / "ingest_benchXXXXXX").string();
   if (!mkdtemp(dir.data())) return 1;
-  auto store = OpenDuckDbStore({.directory = dir});
+  StoreOptions options;
+  options.directory = dir;
+  if (argc > 2) options.threads = atoi(argv[2]);
+  if (argc > 3) options.checkpoint_mb = atoi(argv[3]);
+  auto store = OpenDuckDbStore(options);
   if (!store) return fprintf(stderr, "%s\n", store.error().ToString().c_str()), 1;
   Live live;
   Reporter who;

@@ -114,6 +114,36 @@ TEST(Decode, EverythingIsBounded) {
   EXPECT_LE(std::count(out[0].attributes.begin(), out[0].attributes.end(), ':'), 128);
 }
 
+TEST(Pipeline, CountsRollupsAndShowsWhatIsOpenWithoutStoringIt) {
+  FakeStore store;
+  Live live;
+  std::promise<bool> told;
+  Pipeline p(&store, &live, {.commit_ms = 5});
+  Item item;
+  item.bytes = 100;
+  item.decode = [](std::vector<Event>& e, std::vector<Span>&) {
+    auto batch = Batch(1, 3);
+    auto* rollup = batch.mutable_events(1);
+    rollup->set_count(500), rollup->set_destination_version("v2"), rollup->set_retries(7);
+    rollup->clear_trace_id();
+    auto* open = batch.mutable_events(2);
+    open->set_interim(true), open->set_open(4), open->set_number(0), open->set_status(0);
+    DecodeEvents(batch, {}, e);
+  };
+  item.done = [&](bool ok) { told.set_value(ok); };
+  ASSERT_TRUE(p.Push(item));
+  ASSERT_TRUE(told.get_future().get());
+  EXPECT_EQ(p.stats().events, 501u);
+  EXPECT_EQ(p.stats().without_detail, 500u);
+  ASSERT_EQ(store.events.size(), 2u);
+  EXPECT_EQ(store.events[1].count, 500u);
+  EXPECT_EQ(store.events[1].destination_version, "v2");
+  uint64_t count = 0, open = 0;
+  for (const Cell& c : live.Window(60, NowNs())) count += c.count, open += c.open;
+  EXPECT_EQ(count, 501u);
+  EXPECT_EQ(open, 4u);
+}
+
 TEST(Decode, OtlpJson) {
   std::vector<Span> out;
   EXPECT_EQ(DecodeSpansJson(R"({"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}},

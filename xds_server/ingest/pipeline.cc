@@ -4,8 +4,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iterator>
 
 namespace weft::insight {
 
@@ -103,6 +105,10 @@ void Pipeline::Commit(std::vector<Item>& items) {
   std::erase_if(events, [&](const Event& e) { return off(e.end_ns); });
   std::erase_if(spans, [&](const Span& s) { return off(s.end_ns) || off(s.start_ns); });
   size_t bad_time = before - events.size() - spans.size();
+  // What is open is of the moment: shown, not stored.
+  auto interim = std::partition(events.begin(), events.end(), [](const Event& e) { return !e.interim; });
+  live_->Open({std::make_move_iterator(interim), std::make_move_iterator(events.end())}, now);
+  events.erase(interim, events.end());
   auto result = store_->Append(events, spans);
   uint64_t requests = 0, without_detail = 0;
   if (result) {

@@ -164,6 +164,9 @@ class Impl final : public Insight {
       auto stored = store_->Cells(from, to);
       if (!stored) return Refuse(stored.error());
       cells = *std::move(stored);
+      if (to_ms == 0) {
+        for (Cell& c : live_.OpenNow(now)) cells.push_back(std::move(c));
+      }
       info.window_s = from ? (to - from) / kSecondNs : 0;
       info.rate_s = std::max<int64_t>(1, from ? (std::min(to, now) - from) / kSecondNs : 1);
     }

@@ -23,6 +23,7 @@ void PutRed(Json& out, const Red& r, int64_t rate_s) {
   out["rps"] = Round(static_cast<double>(r.requests) / static_cast<double>(std::max<int64_t>(1, rate_s)), 0.001);
   out["error_rate"] = r.requests ? Round(static_cast<double>(r.errors) / static_cast<double>(r.requests), 0.00001) : 0.0;
   out["p50_ms"] = Round(q.p50_ms, 0.001), out["p95_ms"] = Round(q.p95_ms, 0.001), out["p99_ms"] = Round(q.p99_ms, 0.001);
+  out["open"] = r.open;
   out["retries"] = r.retries, out["request_bytes"] = r.request_bytes, out["response_bytes"] = r.response_bytes;
   Json outcomes = Json::object();
   for (int i = 0; i < kOutcomes; ++i) outcomes[std::string(OutcomeName(static_cast<Outcome>(i)))] = r.outcomes[i];

@@ -101,8 +101,45 @@ void Live::Add(const std::vector<Event>& events, int64_t now_ns) {
     if (second <= now_s - seconds_) continue;
     Cell& c = At(second, SeriesId(SeriesOf(e)), e.outcome, e.bucket);
     c.count += e.count;
-    c.retries += e.retries, c.request_bytes += e.request_bytes, c.response_bytes += e.response_bytes;
+    c.retries += e.retries;
+    c.request_bytes += e.request_bytes - std::min(e.request_bytes, e.told_request_bytes);
+    c.response_bytes += e.response_bytes - std::min(e.response_bytes, e.told_response_bytes);
   }
+}
+
+void Live::Open(const std::vector<Event>& interim, int64_t now_ns) {
+  if (interim.empty()) return;
+  const int64_t now_s = now_ns / 1'000'000'000;
+  std::lock_guard lock(mu_);
+  std::erase_if(open_, [&](const auto& o) { return o.second.at_ns < now_ns - kOpenSeconds * 1'000'000'000ll; });
+  for (const Event& e : interim) {
+    SeriesKey key = SeriesOf(e);
+    std::string who = e.workload + '\0' + e.epoch + '\0' + Flat(key);
+    if (e.request_bytes || e.response_bytes) {
+      Cell& c = At(now_s, SeriesId(key), e.outcome, e.bucket);
+      c.request_bytes += e.request_bytes, c.response_bytes += e.response_bytes;
+    }
+    if (e.open == 0) {
+      open_.erase(who);
+    } else if (open_.size() < max_series_ || open_.contains(who)) {
+      open_[who] = {std::move(key), e.open, now_ns};
+    }
+  }
+}
+
+void Live::AppendOpen(int64_t now_ns, std::vector<Cell>& out) const {
+  for (const auto& [who, told] : open_) {
+    if (told.at_ns < now_ns - kOpenSeconds * 1'000'000'000ll) continue;
+    Cell& c = out.emplace_back();
+    c.key = told.key, c.open = told.open;
+  }
+}
+
+std::vector<Cell> Live::OpenNow(int64_t now_ns) const {
+  std::vector<Cell> out;
+  std::lock_guard lock(mu_);
+  AppendOpen(now_ns, out);
+  return out;
 }
 
 std::vector<Cell> Live::Window(int window_s, int64_t now_ns) const {
@@ -124,6 +161,7 @@ std::vector<Cell> Live::Window(int window_s, int64_t now_ns) const {
     cell.key = keys_[packed >> 32];
     out.push_back(std::move(cell));
   }
+  AppendOpen(now_ns, out);
   return out;
 }
 

@@ -29,6 +29,7 @@ struct Cell {
   Outcome outcome = Outcome::kOk;
   uint16_t bucket = 0;
   uint64_t count = 0, retries = 0, request_bytes = 0, response_bytes = 0;
+  uint64_t open = 0;  // connections and streams of the series that are open now
 };
 
 SeriesKey SeriesOf(const Event& e);
@@ -39,6 +40,11 @@ class Live {
   explicit Live(int seconds = 300, size_t max_series = 10'000) : seconds_(seconds), max_series_(max_series) {}
 
   void Add(const std::vector<Event>& events, int64_t now_ns);
+  // Interim events: each replaces what its sidecar said before of the same series; forgotten after kOpenSeconds of silence.
+  void Open(const std::vector<Event>& interim, int64_t now_ns);
+  // One cell without requests for each series that has something open now. Part of Window() already.
+  std::vector<Cell> OpenNow(int64_t now_ns) const;
+  static constexpr int kOpenSeconds = 25;
   // What the store knows of the time before this start.
   void Seed(const std::vector<std::pair<int64_t, Cell>>& by_second, int64_t now_ns);
   // Cells of the requests that ended in the last `window_s` seconds (at most `seconds`).
@@ -56,6 +62,7 @@ class Live {
   uint32_t SeriesId(SeriesKey key);
   Cell& At(int64_t second, uint32_t series, Outcome outcome, uint16_t bucket);
   void Trim(int64_t now_s);
+  void AppendOpen(int64_t now_ns, std::vector<Cell>& out) const;
 
   const int seconds_;
   const size_t max_series_;
@@ -64,6 +71,12 @@ class Live {
   std::unordered_map<std::string, uint32_t> ids_;
   std::deque<Slot> slots_;  // ascending
   int64_t first_second_ = 0;
+  struct Told {
+    SeriesKey key;
+    uint64_t open = 0;
+    int64_t at_ns = 0;
+  };
+  std::unordered_map<std::string, Told> open_;  // by sidecar and series; at most max_series_
 };
 
 }  // namespace weft::insight

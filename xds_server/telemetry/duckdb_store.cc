@@ -101,7 +101,7 @@ Status DuckStore::Open() {
       {"memory_limit", std::to_string(options_.memory_limit_mb) + "MB"},
       {"autoinstall_known_extensions", "false"},
       {"autoload_known_extensions", "false"},
-      {"checkpoint_threshold", "32MB"},  // the log is read again at a start
+      {"checkpoint_threshold", std::to_string(options_.checkpoint_mb) + "MB"},
       {"temp_directory", options_.directory + "/tmp"},
       {"max_temp_directory_size", "2GB"},
       {"preserve_insertion_order", "false"},

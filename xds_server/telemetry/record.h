@@ -73,6 +73,10 @@ struct Event {
   // Requests it stands for: of a rollup many alike, whose details nobody kept (RequestEvent.count).
   uint64_t count = 1;
   bool without_detail = false;  // a rollup
+  // What is open yet: no request, only the number and the bytes moved lately (RequestEvent.interim). Not stored.
+  bool interim = false;
+  uint64_t open = 0;
+  uint64_t told_request_bytes = 0, told_response_bytes = 0;  // of the bytes, what interim events told before. Not stored.
   // Derived by Derive().
   std::string source, destination, destination_version;  // node names; version that answered (or was tried last; a rollup's is told)
   Outcome outcome = Outcome::kOk;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <random>
 
 #include "xds_server/telemetry/aggregate.h"
@@ -173,6 +174,34 @@ TEST(Live, SeriesAreCapped) {
   bool found = false;
   for (const Cell& c : live.Window(60, now * 2 + 1'000'000'000)) found = found || c.key.destination == "y";
   EXPECT_TRUE(found);
+}
+
+TEST(Live, WhatIsOpenIsShownUntilItsSidecarFallsSilent) {
+  Live live(60, 100);
+  int64_t now = 1'000'000'000'000, second = 1'000'000'000;
+  Event told = At("cart", "redis", 1000);
+  told.interim = true, told.count = 0, told.open = 3, told.request_bytes = 40, told.workload = "cart-1", told.protocol = "tcp";
+  Event other = told;
+  other.workload = "cart-2", other.open = 2;
+  live.Open({told, other}, now);
+  auto sums = [&](int64_t at) {
+    uint64_t open = 0, count = 0, bytes = 0;
+    for (const Cell& c : live.Window(60, at)) open += c.open, count += c.count, bytes += c.request_bytes;
+    return std::array<uint64_t, 3>{open, count, bytes};
+  };
+  EXPECT_EQ(sums(now), (std::array<uint64_t, 3>{5, 0, 80}));
+  told.open = 1, told.request_bytes = 0;
+  live.Open({told}, now + 10 * second);
+  EXPECT_EQ(sums(now + 10 * second)[0], 3u);
+  EXPECT_EQ(sums(now + 30 * second)[0], 1u);  // cart-2 said nothing more
+  // The end: counted, with the bytes not told yet.
+  Event end = At("cart", "redis", 1031);
+  end.request_bytes = 100, end.told_request_bytes = 40;
+  told.open = 0;
+  live.Open({told}, now + 31 * second);
+  live.Add({end}, now + 31 * second);
+  EXPECT_EQ(sums(now + 31 * second), (std::array<uint64_t, 3>{0, 1, 140}));
+  EXPECT_TRUE(live.OpenNow(now + 31 * second).empty());
 }
 
 }  // namespace

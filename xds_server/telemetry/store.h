@@ -23,8 +23,9 @@ namespace weft::insight {
 
 struct StoreOptions {
   std::string directory;       // created when missing
-  int threads = 2;             // DuckDB's own; telemetry must leave cores to configuration
+  int threads = 1;             // of DuckDB: with two, the one that commits burns a third of its time waiting for the other
   int memory_limit_mb = 512;
+  int checkpoint_mb = 32;      // of the log, which is read again at a start; each checkpoint packs the newest rows anew
   int readers = 8;             // parallel queries; the next one is refused with "busy"
   int query_timeout_ms = 10'000;
 };

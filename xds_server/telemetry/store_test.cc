@@ -113,6 +113,21 @@ TEST(Store, AppendQueryAndDuplicates) {
   EXPECT_TRUE(failed->empty());
 }
 
+TEST(Store, RollupsCountForMany) {
+  Dir d;
+  auto s = Open(d.path);
+  ASSERT_TRUE(s);
+  std::vector<Event> batch = {Make(1, Now()), Make(2, Now())};
+  batch[1].count = 41;
+  std::vector<Span> none;
+  ASSERT_TRUE(static_cast<bool>(s->Append(batch, none)));
+  EXPECT_EQ(Count(*s), 42u);
+  s.reset();
+  s = Open(d.path);
+  ASSERT_TRUE(s);
+  EXPECT_EQ(Count(*s), 42u);
+}
+
 TEST(Store, DuplicatesInOneBatchAndOddOrder) {
   Dir d;
   auto s = Open(d.path);

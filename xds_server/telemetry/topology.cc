@@ -33,8 +33,9 @@ void Red::Add(const Cell& c) {
   outcomes[static_cast<int>(c.outcome)] += c.count;
   if (IsError(c.outcome)) errors += c.count;
   if (IsDenial(c.outcome)) denied += c.count;
+  open += c.open;
   retries += c.retries, request_bytes += c.request_bytes, response_bytes += c.response_bytes;
-  if (c.outcome != Outcome::kRefused) buckets[c.bucket] += c.count;
+  if (c.count && c.outcome != Outcome::kRefused) buckets[c.bucket] += c.count;
 }
 
 Quantiles Red::Latency() const {
@@ -64,17 +65,18 @@ Topology BuildTopology(const std::vector<Cell>& cells) {
     if (!k.destination_version.empty()) {
       (client ? d.client_versions : d.server_versions)[k.destination_version].Add(c);
     }
-    Bump(client ? d.client_protocols : d.server_protocols, k.protocol, c.count);
-    Bump(d.tls, k.tls_version, c.count);
-    Bump(d.source_ids, k.source_identity, c.count);
-    Bump(d.destination_ids, k.destination_identity, c.count);
+    const uint64_t weight = c.count + c.open;
+    Bump(client ? d.client_protocols : d.server_protocols, k.protocol, weight);
+    Bump(d.tls, k.tls_version, weight);
+    Bump(d.source_ids, k.source_identity, weight);
+    Bump(d.destination_ids, k.destination_identity, weight);
     if (!client && IsDenial(c.outcome)) {
       d.denied += c.count;
       Bump(d.reasons, k.reason.empty() ? "(unknown)" : k.reason, c.count);
     } else if (!client || IsDenial(c.outcome) || c.outcome == Outcome::kOk || c.outcome == Outcome::kClientError) {
       // A request the caller failed before it had a connection says nothing about the link.
       bool mutual = !k.tls_version.empty() && !k.source_identity.empty() && !k.destination_identity.empty();
-      (mutual ? d.secured : d.open) += c.count;
+      (mutual ? d.secured : d.open) += weight;
     }
     for (const std::string& name : {k.source, k.destination}) nodes[name].name = name;
     Node& reporter = nodes[client ? k.source : k.destination];
@@ -99,7 +101,7 @@ Topology BuildTopology(const std::vector<Cell>& cells) {
   for (auto& [ends, d] : drafts) {
     Edge e;
     e.source = ends.first, e.destination = ends.second;
-    e.reported_by_caller = d.client.requests > 0;
+    e.reported_by_caller = d.client.requests + d.client.open > 0;
     e.red = e.reported_by_caller ? std::move(d.client) : std::move(d.server);
     e.versions = e.reported_by_caller && !d.client_versions.empty() ? std::move(d.client_versions) : std::move(d.server_versions);
     e.denied = d.denied;
@@ -142,7 +144,7 @@ std::vector<ServiceStats> BuildServices(const std::vector<Cell>& cells) {
   for (auto& [name, s] : all) {
     ServiceStats r;
     r.name = name, r.in_mesh = s.in_mesh;
-    bool own = s.server.requests > 0;
+    bool own = s.server.requests + s.server.open > 0;
     r.total = own ? std::move(s.server) : std::move(s.client);
     r.versions = own ? std::move(s.server_versions) : std::move(s.client_versions);
     r.callers.assign(s.callers.begin(), s.callers.end()), r.callees.assign(s.callees.begin(), s.callees.end());

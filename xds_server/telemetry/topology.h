@@ -22,6 +22,7 @@ struct Quantiles {
 // Counts by outcome and latency of any set of requests. Refused handshakes have no latency.
 struct Red {
   uint64_t requests = 0, errors = 0, denied = 0, retries = 0, request_bytes = 0, response_bytes = 0;
+  uint64_t open = 0;  // connections, WebSockets and streams that have not ended: not yet among the requests
   uint64_t outcomes[kOutcomes] = {};
   std::map<uint16_t, uint64_t> buckets;
   void Add(const Cell& c);
