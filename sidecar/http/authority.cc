@@ -29,7 +29,7 @@ bool ValidRegName(std::string_view h) {
 
 bool ValidIpv6(std::string_view h) {
   char text[64];
-  if (h.empty() || h.size() >= sizeof(text)) return false;
+  if (h.empty() || h.size() >= sizeof(text) || h.find('\0') != std::string_view::npos) return false;  // inet_pton would stop there
   memcpy(text, h.data(), h.size());
   text[h.size()] = 0;
   in6_addr ignored;

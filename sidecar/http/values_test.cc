@@ -76,6 +76,7 @@ TEST(Authority, Rows) {
                           "a%zz", "a%0d", "a\\b", "a?b", "a#b", "b:+80", "b:000080"}) {
     EXPECT_FALSE(ValidAuthority(bad)) << bad;
   }
+  EXPECT_FALSE(ValidAuthority(std::string_view("[::1\0evil]:81", 13)));
   EXPECT_EQ(ParseAuthority("[::1]:81")->port, 81);
   EXPECT_EQ(ParseAuthority("[::1]:81")->host, "::1");
   EXPECT_TRUE(EqualsIgnoreCase("A.b", "a.B"));

@@ -26,6 +26,8 @@ TEST(Address, ParsesAndPrints) {
   EXPECT_EQ(Address::Name("db", 1).ToSockaddr(&s), 0u);
 }
 
+TEST(Ip, NothingHidesBehindANul) { EXPECT_FALSE(Ip::Parse(std::string_view("1.2.3.4\0.5", 10))); }
+
 TEST(Cidr, Contains) {
   EXPECT_TRUE(C("10.1.2.3", 8).Contains(*Ip::Parse("10.200.0.1")));
   EXPECT_FALSE(C("10.1.2.3", 16).Contains(*Ip::Parse("10.200.0.1")));

@@ -336,7 +336,7 @@ class Play {
     stage_->Wait(5 * base::kSecond);
     EXPECT_EQ(stage_->worker().active_connections(), 0u);
     EXPECT_EQ(stage_->worker().active_requests(), 0u);
-    stage_->Wait(70 * base::kSecond);  // past the idle time of pooled connections
+    stage_->WaitLong(90 * base::kSecond);  // past the idle time of pooled connections
     EXPECT_EQ(stage_->server_connections(), 0u);
     EXPECT_EQ(stage_->cells().breakers[0].connections, 0u);
   }

@@ -79,7 +79,7 @@ void Exchange(std::string_view bytes) {
     WEFT_CHECK(!stage.server_complains(), "an unreadable request was sent on");
     stage.CloseCallers();
     stage.Settle();
-    stage.Wait(70 * base::kSecond);
+    stage.WaitLong(90 * base::kSecond);
     const cluster::Breakers& b = stage.cells().breakers[0];
     WEFT_CHECK(b.requests == 0 && b.pending == 0 && b.retries == 0 && b.connections == 0, "held: ", b.requests.load(), " ", b.pending.load(), " ",
                b.retries.load(), " ", b.connections.load());

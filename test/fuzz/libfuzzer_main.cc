@@ -25,6 +25,10 @@ extern "C" __attribute__((no_sanitize_coverage, no_sanitize("address"), no_sanit
   if (++c == 0) c = 255;  // stays: 256 times is not never
 }
 
+// gcc reports comparisons of floating-point numbers, too; libFuzzer has no use for them.
+extern "C" void __sanitizer_cov_trace_cmpf(float, float) {}
+extern "C" void __sanitizer_cov_trace_cmpd(double, double) {}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const weft::fuzz::Target* target = [] {
     const char* name = getenv("WEFT_FUZZ_TARGET");

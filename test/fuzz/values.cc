@@ -64,7 +64,7 @@ void Traceparent(std::string_view bytes) {
 void IpAddress(std::string_view bytes) {
   if (auto ip = model::Ip::Parse(bytes)) {
     auto back = model::Ip::Parse(ip->ToString());
-    WEFT_CHECK(back && *back == *ip, ip->ToString());
+    WEFT_CHECK(back && *back == *ip && bytes.find('\0') == std::string_view::npos, ip->ToString());
   }
   size_t slash = bytes.find('/');
   if (slash == std::string_view::npos || slash + 1 >= bytes.size()) return;

@@ -1,6 +1,6 @@
 """For integration tests on loopback: free ports, processes that end with the test, certificates, and Envoy-shaped
 configuration as Python values."""
-import atexit, json, os, shutil, signal, socket, subprocess, tempfile, time, warnings
+import atexit, json, os, re, shutil, signal, socket, subprocess, tempfile, time, warnings
 
 RUNFILES = os.path.join(os.environ.get("TEST_SRCDIR", ""), os.environ.get("TEST_WORKSPACE", "weft"))
 TMP = tempfile.mkdtemp(prefix="weft.", dir="/tmp")  # short: a unix socket's path holds 107 characters
@@ -51,9 +51,18 @@ def stop(p, sig=signal.SIGTERM, timeout=15):
 
 @atexit.register
 def _stop_all():
+    """A sanitizer's report in any program's log fails the test, whatever it found (--config=asan, tsan)."""
+    sanitized = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
+    reports = ""
     for p in _started:
-        stop(p, signal.SIGKILL)
+        stop(p, signal.SIGTERM if sanitized else signal.SIGKILL)
+        text = open(p.log, errors="replace").read() if sanitized else ""
+        if m := re.search(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:", text):
+            reports += "%s: %s\n" % (p.log, text[max(0, m.start() - 200):m.start() + 8000])
     shutil.rmtree(TMP, ignore_errors=True)
+    if reports:
+        print(reports, flush=True)
+        os._exit(1)
 
 
 def wait_port(port, process=None, seconds=20):

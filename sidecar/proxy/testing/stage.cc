@@ -189,9 +189,12 @@ void Stage::Settle() {
   }
 }
 
-void Stage::Wait(uint64_t ns) {
-  for (constexpr uint64_t kSlice = base::kSecond; ns > 0;) {
-    uint64_t n = std::min(ns, kSlice);
+void Stage::Wait(uint64_t ns) { WaitSlices(ns, base::kSecond); }
+void Stage::WaitLong(uint64_t ns) { WaitSlices(ns, 10 * base::kSecond); }
+
+void Stage::WaitSlices(uint64_t ns, uint64_t slice) {
+  while (ns > 0) {
+    uint64_t n = std::min(ns, slice);
     clock_.Advance(n);
     Settle();
     ns -= n;

@@ -80,7 +80,8 @@ class Stage {
   void CloseCallers();
   void ForgetCallers();
   void Settle();
-  void Wait(uint64_t ns);
+  void Wait(uint64_t ns);         // in slices of a second, everybody acting after each
+  void WaitLong(uint64_t ns);     // of ten
   void Publish();                 // the mesh's present configuration
   Worker& worker() { return *workers_[0]; }
   WorkerCore& core() { return *core_; }
@@ -90,6 +91,7 @@ class Stage {
 
  private:
   bool AcceptAll();
+  void WaitSlices(uint64_t ns, uint64_t slice);
 
   Mesh* mesh_;
   const bool down_h2_, up_h2_;
