@@ -250,7 +250,8 @@ bool Sidecar::Initialized() {
 }
 
 admin::AdminState::Phase Sidecar::Phase() {
-  if (draining_ || quitting_) return admin::AdminState::kDraining;
+  // A health check that was failed by hand reads as draining, as in Envoy; in the mesh the flag is the application's.
+  if (draining_ || quitting_ || (!bootstrap_.mesh && !healthy_)) return admin::AdminState::kDraining;
   return Initialized() ? admin::AdminState::kLive : admin::AdminState::kInitializing;
 }
 
