@@ -120,6 +120,7 @@ Response ConfigDump(const AdminState& state, const Request& request) {
   if (state.bootstrap && state.bootstrap->proto && !names) {
     auto b = std::make_unique<dump::BootstrapConfigDump>();
     *b->mutable_bootstrap() = *state.bootstrap->proto;
+    if (!state.bootstrap->static_resources.empty()) b->mutable_bootstrap()->mutable_static_resources()->ParseFromString(state.bootstrap->static_resources);
     SetTime(b->mutable_last_updated(), state.started_unix_ns);
     parts.push_back(std::move(b));
   }

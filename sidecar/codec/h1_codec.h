@@ -7,6 +7,7 @@
 // gathered in line_. There is one stream at a time; a pipelined request stays in the input until the stream is released.
 #pragma once
 
+#include <cstring>
 #include <string>
 
 #include "sidecar/codec/codec.h"
@@ -100,7 +101,12 @@ class Http1Codec : public Codec {
   size_t max_line() const { return limits_.max_header_bytes; }
 
   // --- writing
-  void Put(std::string_view s);
+  void Put(std::string_view s) {
+    if (room_.size() - room_used_ < s.size()) [[unlikely]] return PutSlowly(s);
+    memcpy(room_.data() + room_used_, s.data(), s.size());
+    room_used_ += s.size();
+  }
+  void PutSlowly(std::string_view s);
   void PutNumber(uint64_t v, int base);
   void PutField(const http::HeaderMap::Entry& e);
   void PutFields(const http::HeaderMap& head);  // all that may be sent; not framing, connection or handshake fields

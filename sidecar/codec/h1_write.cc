@@ -1,7 +1,6 @@
 // Writing HTTP/1.1 messages from parsed fields.
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 
 #include "sidecar/codec/h1_codec.h"
 
@@ -9,14 +8,11 @@ namespace weft::codec {
 
 using http::Token;
 
-void Http1Codec::Put(std::string_view s) {
-  if (room_.size() - room_used_ < s.size()) {
-    Flush();
-    if (s.size() > 4096) return tx_.Append(s);
-    room_ = tx_.Reserve(std::max<size_t>(s.size(), 1024));
-  }
-  memcpy(room_.data() + room_used_, s.data(), s.size());
-  room_used_ += s.size();
+void Http1Codec::PutSlowly(std::string_view s) {
+  Flush();
+  if (s.size() > 4096) return tx_.Append(s);
+  room_ = tx_.Reserve(std::max<size_t>(s.size(), 1024));
+  Put(s);
 }
 
 void Http1Codec::PutNumber(uint64_t v, int base) {
@@ -32,10 +28,17 @@ void Http1Codec::Flush() {
 }
 
 void Http1Codec::PutField(const http::HeaderMap::Entry& e) {
-  Put(e.name());
-  Put(": ");
-  Put(e.value());
-  Put("\r\n");
+  const std::string_view name = e.name(), value = e.value();
+  if (room_.size() - room_used_ < name.size() + value.size() + 4) {
+    Put(name), Put(": "), Put(value), Put("\r\n");
+    return;
+  }
+  char* at = room_.data() + room_used_;
+  memcpy(at, name.data(), name.size()), at += name.size();
+  memcpy(at, ": ", 2);
+  memcpy(at + 2, value.data(), value.size()), at += 2 + value.size();
+  memcpy(at, "\r\n", 2);
+  room_used_ += name.size() + value.size() + 4;
 }
 
 void Http1Codec::PutFields(const http::HeaderMap& head) {

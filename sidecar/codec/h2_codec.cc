@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "sidecar/base/check.h"
+#include "sidecar/codec/h2_memory.h"
 #include "sidecar/http/status.h"
 
 namespace weft::codec {
@@ -15,6 +16,7 @@ namespace {
 
 constexpr size_t kEmitAtOnce = 256 * 1024;
 constexpr size_t kPumpWhileFeeding = 16 * 1024;
+constexpr size_t kSpareStreams = 64;  // kept for reuse, about 15 KiB
 
 nghttp2_nv Nv(std::string_view name, std::string_view value, bool never_index) {
   // nghttp2 copies both; the casts only satisfy its C types.
@@ -94,8 +96,8 @@ Http2Codec::Http2Codec(const Limits& limits, StreamHost* host, base::Clock* cloc
     nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);  // ours comes first
     return o;
   }();
-  const int rc = server ? nghttp2_session_server_new2(&session_, callbacks, this, option)
-                        : nghttp2_session_client_new2(&session_, callbacks, this, option);
+  const int rc = server ? nghttp2_session_server_new3(&session_, callbacks, this, option, Http2Memory())
+                        : nghttp2_session_client_new3(&session_, callbacks, this, option, Http2Memory());
   WEFT_CHECK(rc == 0, "nghttp2 session: ", nghttp2_strerror(rc));
 
   nghttp2_settings_entry settings[6];
@@ -148,9 +150,8 @@ Http2Codec::Stream* Http2Codec::New(StreamId id, int32_t wire, Inbound* inbound)
 
 void Http2Codec::Delete(Stream* s) {
   streams_.Erase(s->id);
-  if (spare_.size() < 16) {
-    s->~Stream();
-    new (s) Stream;
+  if (spare_.size() < kSpareStreams) {
+    s->Reuse();
     spare_.push_back(s);
   } else {
     delete s;

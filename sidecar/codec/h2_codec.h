@@ -50,13 +50,10 @@ class Http2Codec final : public Codec {
   const char* error() const override { return error_; }
 
  private:
-  struct Stream {
+  struct StreamState {
     StreamId id = 0;             // our handle; the wire id on the server side
     int32_t wire = 0;            // nghttp2's id; 0 before the request was submitted
     Inbound* inbound = nullptr;  // null: released
-    io::Buffer send;
-    std::unique_ptr<http::HeaderMap> trailers;   // to send after the body
-    std::unique_ptr<http::HeaderMap> held_head;  // extended CONNECT waiting for the peer's SETTINGS
     size_t unconsumed = 0;       // body bytes whose credit was not returned
     uint32_t empty_data = 0;     // DATA frames without content
     uint8_t interims = 0;
@@ -70,6 +67,15 @@ class Http2Codec final : public Codec {
     int64_t expect = -1;         // content-length of what is received, -1: not given
     uint64_t body_received = 0;
     bool own_reset = false;      // the owner asked for the reset, not the protocol
+  };
+  struct Stream : StreamState {
+    io::Buffer send;
+    std::unique_ptr<http::HeaderMap> trailers;   // to send after the body
+    std::unique_ptr<http::HeaderMap> held_head;  // extended CONNECT waiting for the peer's SETTINGS
+    void Reuse() {
+      static_cast<StreamState&>(*this) = {};
+      send.Clear(), trailers.reset(), held_head.reset();
+    }
   };
   // Refilled by the clock, and by honest work: what an attacker must do to earn tokens costs as much as what it gets.
   // Take() is false when the peer was too fast.

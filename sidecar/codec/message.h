@@ -15,7 +15,12 @@ extern const uint8_t kNameChar[256];
 bool ValidToken(std::string_view s);             // one or more token characters, any case
 bool ValidFieldName(std::string_view lower);     // the same in lower case; pseudo-headers are not fields
 bool ValidFieldValue(std::string_view value);    // no control character but HTAB; bytes from 0x80 pass
-std::string_view TrimBlanks(std::string_view s); // SP and HTAB at both ends
+// Without SP and HTAB at both ends.
+inline std::string_view TrimBlanks(std::string_view s) {
+  while (!s.empty() && (s.front() == ' ' || s.front() == '\t')) s.remove_prefix(1);
+  while (!s.empty() && (s.back() == ' ' || s.back() == '\t')) s.remove_suffix(1);
+  return s;
+}
 
 // Digits only, below 2^63.
 bool ParseContentLength(std::string_view value, uint64_t& length);

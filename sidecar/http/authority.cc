@@ -2,15 +2,20 @@
 
 #include <arpa/inet.h>
 
+#include <array>
+#include <cstdint>
 #include <cstring>
 
 namespace weft::http {
 namespace {
 
-bool RegNameChar(char c) {
-  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) return true;
-  return c != 0 && strchr("-._~!$&'()*+;=%", c) != nullptr;
-}
+constexpr auto kRegNameChars = [] {
+  std::array<bool, 256> t{};
+  for (int c = 0; c < 256; ++c) t[static_cast<size_t>(c)] = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+  for (const char c : std::string_view("-._~!$&'()*+;=%")) t[static_cast<uint8_t>(c)] = true;
+  return t;
+}();
+bool RegNameChar(char c) { return kRegNameChars[static_cast<uint8_t>(c)]; }
 
 bool HexDigit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 

@@ -1,31 +1,16 @@
 #include "sidecar/http/headers.h"
 
+#include <cstring>
+
 namespace weft::http {
-
-std::string_view HeaderMap::Entry::name() const {
-  const Token t = token();
-  if (t != Token::kCustom) return TokenName(t);
-  const Span& s = map->spans_[index];
-  return std::string_view(map->text_).substr(s.name, s.name_len);
-}
-
-std::string_view HeaderMap::Entry::value() const {
-  const Span& s = map->spans_[index];
-  return std::string_view(map->text_).substr(s.value, s.value_len);
-}
-
-size_t HeaderMap::bytes() const {
-  size_t n = 0;
-  for (const auto& e : *this) n += e.name().size() + e.value().size();
-  return n;
-}
 
 void HeaderMap::Add(Token token, std::string_view value) {
   const auto at = static_cast<uint32_t>(text_.size());
   text_.append(value);
   codes_.push_back(static_cast<uint8_t>(token));
   spans_.push_back({0, 0, at, static_cast<uint32_t>(value.size())});
-  ++live_;
+  present_ |= uint64_t{1} << static_cast<int>(token);
+  ++live_, bytes_ += static_cast<uint32_t>(TokenName(token).size() + value.size());
 }
 
 void HeaderMap::Add(std::string_view lower_name, std::string_view value) {
@@ -44,11 +29,12 @@ void HeaderMap::Add(std::string_view lower_name, std::string_view value) {
   }
   codes_.push_back(static_cast<uint8_t>(Token::kCustom));
   spans_.push_back({at, name_len, at + name_len, value_len});
-  ++live_;
+  ++live_, bytes_ += name_len + value_len;
 }
 
 void HeaderMap::SetAt(uint32_t i, std::string_view value) {
   Span& s = spans_[i];
+  bytes_ += static_cast<uint32_t>(value.size()) - s.value_len;
   if (value.size() <= s.value_len) {
     memmove(text_.data() + s.value, value.data(), value.size());
   } else {
@@ -61,22 +47,30 @@ void HeaderMap::SetAt(uint32_t i, std::string_view value) {
 void HeaderMap::ExtendLast(std::string_view more) {
   if (spans_.empty() || more.empty()) return;
   Span& s = spans_.back();
+  const uint32_t before = s.value_len;
   if (s.value_len > 0) text_.push_back(' '), ++s.value_len;
   text_.append(more);
   s.value_len += static_cast<uint32_t>(more.size());
+  bytes_ += s.value_len - before;
+}
+
+void HeaderMap::RemoveAt(uint32_t i) {
+  const Entry e{this, i};
+  --live_, bytes_ -= static_cast<uint32_t>(e.name().size() + e.value().size());
+  codes_[i] = kRemoved;
 }
 
 void HeaderMap::Set(Token token, std::string_view value) {
+  if (!Has(token)) return Add(token, value);
   bool found = false;
   for (uint32_t i = 0; i < codes_.size(); ++i) {
     if (codes_[i] != static_cast<uint8_t>(token)) continue;
     if (found) {
-      codes_[i] = kRemoved, --live_;
+      RemoveAt(i);
     } else {
       SetAt(i, value), found = true;
     }
   }
-  if (!found) Add(token, value);
 }
 
 void HeaderMap::Set(std::string_view lower_name, std::string_view value) {
@@ -86,7 +80,7 @@ void HeaderMap::Set(std::string_view lower_name, std::string_view value) {
   for (uint32_t i = 0; i < codes_.size(); ++i) {
     if (!IsCustom(i, lower_name)) continue;
     if (found) {
-      codes_[i] = kRemoved, --live_;
+      RemoveAt(i);
     } else {
       SetAt(i, value), found = true;
     }
@@ -95,16 +89,18 @@ void HeaderMap::Set(std::string_view lower_name, std::string_view value) {
 }
 
 void HeaderMap::Remove(Token token) {
-  for (auto& c : codes_) {
-    if (c == static_cast<uint8_t>(token)) c = kRemoved, --live_;
+  if (!Has(token)) return;
+  for (uint32_t i = 0; i < codes_.size(); ++i) {
+    if (codes_[i] == static_cast<uint8_t>(token)) RemoveAt(i);
   }
+  present_ &= ~(uint64_t{1} << static_cast<int>(token));
 }
 
 void HeaderMap::Remove(std::string_view lower_name) {
   const Token token = FindToken(lower_name);
   if (token != Token::kCustom) return Remove(token);
   for (uint32_t i = 0; i < codes_.size(); ++i) {
-    if (IsCustom(i, lower_name)) codes_[i] = kRemoved, --live_;
+    if (IsCustom(i, lower_name)) RemoveAt(i);
   }
 }
 
@@ -112,13 +108,6 @@ bool HeaderMap::IsCustom(uint32_t i, std::string_view lower_name) const {
   if (codes_[i] != static_cast<uint8_t>(Token::kCustom)) return false;
   const Span& s = spans_[i];
   return s.name_len == lower_name.size() && memcmp(text_.data() + s.name, lower_name.data(), s.name_len) == 0;
-}
-
-std::optional<std::string_view> HeaderMap::Get(Token token) const {
-  if (codes_.empty()) return std::nullopt;
-  const void* p = memchr(codes_.data(), static_cast<int>(token), codes_.size());
-  if (!p) return std::nullopt;
-  return Entry{this, static_cast<uint32_t>(static_cast<const uint8_t*>(p) - codes_.data())}.value();
 }
 
 std::optional<std::string_view> HeaderMap::Get(std::string_view lower_name) const {
@@ -154,7 +143,7 @@ void HeaderMap::CopyTo(HeaderMap& to) const {
   to.codes_.assign(codes_.begin(), codes_.end());
   to.spans_.assign(spans_.begin(), spans_.end());
   to.text_.assign(text_);
-  to.live_ = live_;
+  to.live_ = live_, to.bytes_ = bytes_, to.present_ = present_;
 }
 
 std::string HeaderMap::ToString() const {

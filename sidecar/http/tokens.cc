@@ -7,19 +7,8 @@
 namespace weft::http {
 namespace {
 
-struct Info {
-  std::string_view name;
-  uint8_t policy;
-};
-
-constexpr Info kTokens[] = {
-    {"", 0},
-#define X(id, name, policy) {name, policy},
-    WEFT_HTTP_TOKENS(X)
-#undef X
-};
 constexpr size_t kTokenCount = sizeof(kTokens) / sizeof(kTokens[0]);
-static_assert(kTokenCount == static_cast<size_t>(Token::kCount) && kTokenCount < 128);
+static_assert(kTokenCount == static_cast<size_t>(Token::kCount));
 
 constexpr uint32_t kTableSize = 256;
 
@@ -63,8 +52,5 @@ Token FindToken(std::string_view lower_name) {
     }
   }
 }
-
-std::string_view TokenName(Token token) { return kTokens[static_cast<size_t>(token)].name; }
-uint8_t TokenPolicyBits(Token token) { return kTokens[static_cast<size_t>(token)].policy; }
 
 }  // namespace weft::http

@@ -162,10 +162,13 @@ void Buffer::Append(Slice slice) {
 }
 
 void Buffer::Move(Buffer& from) {
-  if (count_ == 0 && !reserved_ && !from.reserved_) {
-    std::swap(*this, from);
+  if (count_ == 0 && from.count_ <= cap_) {
+    for (int i = 0; i < from.count_; ++i) ring_[i] = std::move(*from.at(i));
+    count_ = from.count_, size_ = from.size_;
+    from.head_ = from.count_ = 0, from.size_ = 0;
     return;
   }
+  if (count_ == 0 && !reserved_ && !from.reserved_) return std::swap(*this, from);
   Move(from, from.size_);
 }
 

@@ -69,7 +69,7 @@ class Buffer {
   bool empty() const { return size_ == 0; }
 
   void Append(std::string_view bytes);  // copies, filling the last block first
-  void Append(Slice slice);             // takes the count; tiny slices (< 512 B) are copied when room is left
+  void Append(Slice slice);             // takes the count; tiny slices (< 2 KiB) are copied when room is left
   void Move(Buffer& from);              // all of it, to our end
   void Move(Buffer& from, size_t n);    // its first n bytes (n <= from.size())
   void Consume(size_t n);               // drops the first n bytes (n <= size())
@@ -97,7 +97,7 @@ class Buffer {
   static constexpr int kInline = 4;
   Slice* at(int i) { return ring_ + ((head_ + i) & (cap_ - 1)); }
   const Slice* at(int i) const { return ring_ + ((head_ + i) & (cap_ - 1)); }
-  static constexpr size_t kTiny = 512;         // smaller pieces are copied rather than pinning a block
+  static constexpr size_t kTiny = 2048;        // smaller pieces are copied: cheaper than another slice to send, and no block is pinned
   static constexpr size_t kTailReuse = 2048;   // room worth reading into at the end of the last block
   static constexpr int kKeepRing = 64;         // an empty buffer keeps a ring up to this size
   size_t TailRoom() const;

@@ -171,6 +171,11 @@ void WorkerCore::FreeExchange(Exchange* e) {
 }
 
 std::unique_ptr<Record> WorkerCore::NewRecord() {
+  if (!spare_records_.empty()) {
+    std::unique_ptr<Record> r = std::move(spare_records_.back());
+    spare_records_.pop_back();
+    return r;
+  }
   auto& back = worker_->free_records();
   std::unique_ptr<Record>* old = back.Front();
   if (!old) return std::make_unique<Record>();
@@ -180,6 +185,11 @@ std::unique_ptr<Record> WorkerCore::NewRecord() {
 }
 
 void WorkerCore::Finish(std::unique_ptr<Record> record) {
+  if (!options_.all_records && !record->access_logs) {
+    record->Reset();
+    if (spare_records_.size() < kKeepExchanges) spare_records_.push_back(std::move(record));
+    return;
+  }
   if (current_) record->config_revision = current_.get()->revision;
   auto& ring = worker_->records();
   if (!ring.Push(record)) {

@@ -111,6 +111,7 @@ class WorkerCore {
   std::unordered_map<std::string, std::unique_ptr<Acceptor>> acceptors_;  // by listener name
   base::List<Connection> connections_;
   std::vector<Exchange*> free_exchanges_;
+  std::vector<std::unique_ptr<Record>> spare_records_;  // of requests nobody asked about
   std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_stats_;
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;

@@ -121,6 +121,38 @@ TEST(Identity, ClientCertificateHeaderIsRebuilt) {
   EXPECT_TRUE(xfcc.ends_with(std::string(";URI=") + kCart)) << xfcc;
 }
 
+TEST(Identity, ConnectionsToAHostResumeEachOthersSessions) {
+  Pki pki;
+  // Every answer ends its connection, so that each request needs a new one.
+  ServerOptions o{.tls = pki.Server(kCart), .handler = [](ServerStream& s) {
+    if (!s.complete() || s.responded) return;
+    s.Drain();
+    s.Respond("200", "hello");
+  }};
+  TestServer app(o), other(o);
+  Mesh mesh;
+  mesh.AddCluster("app", {app.port()}, pki.Client(kFront, kCart, {"http/1.1"}));
+  mesh.Start();
+  TestClient c(mesh.port());
+  auto value = [](const char* name) { return base::Stats::Get().Value(std::string("cluster.app.ssl.") + name); };
+  const int64_t handshakes = value("handshake"), reused = value("session_reused");
+  auto get = [&](int64_t all, int64_t resumed) {
+    EXPECT_EQ(c.Get("/").status, "200");
+    EXPECT_EQ(mesh.NextRecord().upstream_peer_identity, kCart);
+    EXPECT_EQ(value("handshake") - handshakes, all);
+    EXPECT_EQ(value("session_reused") - reused, resumed);
+  };
+  get(1, 0);
+  get(2, 1);
+  get(3, 2);
+  mesh.clusters["app"].tls = pki.Client(kFront, kCart, {"http/1.1"});  // a renewed certificate begins anew
+  mesh.Publish();
+  get(4, 2);
+  mesh.clusters["app"].ports = {other.port()};  // and so does another host
+  mesh.Publish();
+  get(5, 2);
+}
+
 TEST(Changes, TunnelsAndStreamsOutliveRenewalAndEndpointRemoval) {
   Pki pki;
   ServerOptions o{.h2 = true, .tls = pki.Server(kCart), .handler = [](ServerStream& s) {

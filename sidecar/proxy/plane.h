@@ -40,6 +40,8 @@ struct PlaneOptions {
   uint32_t mark = 0;                  // SO_MARK of sockets to upstreams; 0: none (needs CAP_NET_ADMIN otherwise)
   uint64_t max_connections = 0;       // downstream, all workers; 0: 45 % of RLIMIT_NOFILE
   uint32_t record_ring = 8192;        // finished records each worker may hold for main; a power of two
+  // False: only records that an access log asks for are handed to main; the others never leave their worker.
+  bool all_records = true;
   std::string service_cluster;        // user-agent of requests without one, when add_user_agent is on
   std::string hostname;               // %HOSTNAME% in header values
   std::string sidecar_identity;       // for the record's local_identity when the listener has no certificate

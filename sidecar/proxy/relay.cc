@@ -173,7 +173,7 @@ void Relay::OnReady(uint32_t events) {
     record_->attempts[record_->attempt_count - 1].local_address = record_->upstream_local;
     if (entry_->tls) {
       state_ = State::kHandshake;
-      up_.StartTls(entry_->tls, tls::Engine::kClient);
+      up_.StartTls(entry_->tls, tls::Engine::kClient, host_->address);
       core_->loop()->Schedule(io::Beat::kFlush, &flush_);
     } else {
       Connected();
@@ -192,6 +192,7 @@ void Relay::OnReady(uint32_t events) {
       return;
     }
     base::Cells::Local().Add(cluster_->stats.pool.ssl_handshake);
+    if (up_.tls()->resumed()) base::Cells::Local().Add(cluster_->stats.pool.ssl_session_reused);
     record_->upstream_tls_version = up_.tls()->version();
     if (up_.tls()->peer()) record_->upstream_peer_identity = up_.tls()->peer()->spiffe_id;
     Connected();

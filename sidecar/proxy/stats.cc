@@ -109,6 +109,7 @@ ClusterStats::ClusterStats(const std::string& name) {
   pool.rq_pending_total = s.C("upstream_rq_pending_total"), pool.rq_pending_active = s.G("upstream_rq_pending_active");
   pool.rq_pending_overflow = s.C("upstream_rq_pending_overflow");
   pool.rq_pending_failure_eject = s.C("upstream_rq_pending_failure_eject"), pool.rq_cancelled = s.C("upstream_rq_cancelled");
+  pool.ssl_session_reused = s.C("ssl.session_reused");
   pool.ssl_handshake = s.C("ssl.handshake"), pool.ssl_connection_error = s.C("ssl.connection_error");
   pool.ssl_fail_verify_san = s.C("ssl.fail_verify_san"), pool.ssl_fail_verify_error = s.C("ssl.fail_verify_error");
   pool.ssl_fail_verify_no_cert = s.C("ssl.fail_verify_no_cert");

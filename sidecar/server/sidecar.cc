@@ -11,12 +11,16 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <string_view>
+#include <type_traits>
+#include <unordered_map>
 
 #include "api/weft/mesh/v1/mesh.pb.h"
 #include "envoy/config/bootstrap/v3/bootstrap.pb.h"
 #include "sidecar/base/log.h"
 #include "sidecar/cluster/host_set.h"
 #include "sidecar/cluster/outlier.h"
+#include "sidecar/server/memory.h"
 
 namespace weft::server {
 
@@ -48,6 +52,7 @@ base::Status Sidecar::Load() {
     auto status = plane_->Publish(std::move(s));
     // A server behind a static cluster may have moved (DNS): look once the new snapshot is current.
     if (status) loop_.Post([this] { UpdateAdsChannel(); });
+    if (status && !settle_.armed()) loop_.Arm(&settle_, settle_ns_);  // not moved by further changes: they may never end
     return status;
   };
   hooks.resolve = [this](const std::string& name, model::Cluster::DnsFamily family, std::function<void(const xds::ResolveAnswer&)> done) {
@@ -66,16 +71,24 @@ base::Status Sidecar::Load() {
   builder_ = std::make_unique<xds::SnapshotBuilder>(&loop_, std::move(hooks));
   if (bootstrap_.mesh) builder_->ExpectIdentity();
 
-  auto body = [](const auto& list, const std::string& name) {
-    for (const auto& p : list) {
-      if (p.name() == name) return p.SerializeAsString();
-    }
-    return std::string();
+  auto bodies = [](const auto& list) {
+    std::unordered_map<std::string_view, const std::remove_reference_t<decltype(list[0])>*> by_name;
+    for (const auto& p : list) by_name.emplace(p.name(), &p);
+    return [by_name = std::move(by_name)](const std::string& name) {
+      auto it = by_name.find(name);
+      return it == by_name.end() ? std::string() : it->second->SerializeAsString();
+    };
   };
   const auto& resources = bootstrap_.proto->static_resources();
-  for (const auto& s : bootstrap_.secrets) builder_->AddStaticSecret(s, body(resources.secrets(), s->name));
-  for (const auto& c : bootstrap_.clusters) builder_->AddStaticCluster(c, body(resources.clusters(), c->name));
-  for (const auto& l : bootstrap_.listeners) builder_->AddStaticListener(l, body(resources.listeners(), l->name));
+  auto secret = bodies(resources.secrets());
+  for (const auto& s : bootstrap_.secrets) builder_->AddStaticSecret(s, secret(s->name));
+  auto cluster = bodies(resources.clusters());
+  for (const auto& c : bootstrap_.clusters) builder_->AddStaticCluster(c, cluster(c->name));
+  auto listener = bodies(resources.listeners());
+  for (const auto& l : bootstrap_.listeners) builder_->AddStaticListener(l, listener(l->name));
+  // The translated form is in use from here on; this one is only shown, and ten times as large as its bytes.
+  bootstrap_.static_resources = resources.SerializeAsString();
+  bootstrap_.proto->clear_static_resources();
   return base::Ok{};
 }
 
@@ -95,6 +108,7 @@ base::Status Sidecar::StartPlane() {
   o.workers = options_.concurrency;
   o.mark = mark_;
   o.max_connections = bootstrap_.max_downstream_connections;
+  o.all_records = bootstrap_.mesh && bootstrap_.mesh->telemetry();
   if (bootstrap_.mesh) {
     const auto& w = bootstrap_.mesh->workload();
     o.sidecar_identity = "spiffe://" + bootstrap_.mesh->trust_domain() + "/ns/" + (w.namespace_().empty() ? "default" : w.namespace_()) + "/sa/" + w.service();
@@ -354,6 +368,11 @@ void Sidecar::OnTick() {
     plane_->StartDrain(deadline_ns_ > loop_.now() ? deadline_ns_ - loop_.now() : 0);
   }
   if (drain_started_ && (plane_->active_connections() == 0 || loop_.now() >= deadline_ns_ + base::kSecond)) Quit();
+}
+
+void Sidecar::OnSettled() {
+  ReturnUnusedMemory();
+  settle_ns_ = 10 * base::kSecond;  // later changes are small
 }
 
 void Sidecar::BeginDrain() {

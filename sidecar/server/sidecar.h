@@ -47,6 +47,7 @@ class Sidecar {
   void DrainRecords();
   void OnTick();         // every kTickNs: records, logs, gauges, shutdown
   void OnSignal();
+  void OnSettled();
   void BeginDrain();
   void Quit();
   bool Initialized();
@@ -88,6 +89,11 @@ class Sidecar {
     explicit Tick(Sidecar* s) : io::Timer([](io::Timer* t) { static_cast<Tick*>(t)->sidecar->OnTick(); }), sidecar(s) {}
     Sidecar* sidecar;
   } tick_{this};
+  struct Settle : io::Timer {
+    explicit Settle(Sidecar* s) : io::Timer([](io::Timer* t) { static_cast<Settle*>(t)->sidecar->OnSettled(); }), sidecar(s) {}
+    Sidecar* sidecar;
+  } settle_{this};
+  uint64_t settle_ns_ = 500 * base::kMs;  // from a new configuration to giving back what building it took
   struct MeshRetry : io::Timer {
     explicit MeshRetry(Sidecar* s) : io::Timer([](io::Timer* t) { static_cast<MeshRetry*>(t)->sidecar->ResolveMeshServer(); }), sidecar(s) {}
     Sidecar* sidecar;

@@ -45,7 +45,7 @@ void HttpConnection::OnReady(uint32_t events) {
     if (!pool_->config_.dial.tls) {
       Ready();
     } else {
-      transport_.StartTls(pool_->config_.dial.tls, tls::Engine::kClient);
+      transport_.StartTls(pool_->config_.dial.tls, tls::Engine::kClient, pool_->config_.dial.address.ToString());
       state_ = State::kHandshake;
       MarkDirty();
     }
@@ -100,6 +100,7 @@ void HttpConnection::Ready() {
   cells.Record(config.stats.cx_connect_ms, connect_ns_ / 1000);
   cells.Add(h2 ? config.stats.cx_http2_total : config.stats.cx_http1_total);
   if (transport_.tls()) cells.Add(config.stats.ssl_handshake);
+  if (transport_.tls() && transport_.tls()->resumed()) cells.Add(config.stats.ssl_session_reused);
   --pool_->connecting_count_;
   last_rx_ns_ = loop_->now();
   if (h2 && config.ping_interval_ns) loop_->Arm(&ping_timer_, config.ping_interval_ns);

@@ -47,7 +47,7 @@ struct PoolStats {
                cx_connect_timeout = 0, cx_connect_ms = 0, cx_destroy = 0, cx_destroy_remote_with_active_rq = 0,
                cx_idle_timeout = 0, cx_overflow = 0, cx_protocol_error = 0, cx_rx_bytes = 0, cx_tx_bytes = 0,
                rq_pending_total = 0, rq_pending_active = 0, rq_pending_overflow = 0, rq_pending_failure_eject = 0,
-               rq_cancelled = 0, ssl_handshake = 0, ssl_connection_error = 0, ssl_fail_verify_san = 0,
+               rq_cancelled = 0, ssl_handshake = 0, ssl_session_reused = 0, ssl_connection_error = 0, ssl_fail_verify_san = 0,
                ssl_fail_verify_error = 0, ssl_fail_verify_no_cert = 0, host_cx_connect_fail = 0;
 };
 

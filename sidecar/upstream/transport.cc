@@ -1,5 +1,6 @@
 #include "sidecar/upstream/transport.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -11,11 +12,12 @@ namespace weft::upstream {
 namespace {
 constexpr size_t kReadBudget = 256 * 1024;  // per call: one peer must not starve the others of a turn
 constexpr int kPieces = 32;
+constexpr size_t kReadBlocks = 8;           // 128 KiB
 }  // namespace
 
-void Transport::StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role) {
+void Transport::StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role, std::string session_key) {
   wire_in_.Move(in);
-  tls_ = std::make_unique<tls::Engine>(std::move(context), role);
+  tls_ = std::make_unique<tls::Engine>(std::move(context), role, std::move(session_key));
   readable_ = readable_ || !wire_in_.empty();
 }
 
@@ -23,6 +25,37 @@ void Transport::OnReady(uint32_t events) {
   if (events & (io::kReadable | io::kHangup)) readable_ = true;
   if (events & io::kHangup) hangup_ = true;
   if (events & io::kWritable) writable_ = true;
+}
+
+// One system call. Most messages fit what is left of a block; a stream of bytes is read into several blocks at once.
+ssize_t Transport::Receive(io::Buffer& to, size_t most) {
+  if (!bulk_ || most < 2 * io::Block::kSize) {
+    auto room = to.Reserve(1);
+    ssize_t n = recv(fd_, room.data(), room.size(), 0);
+    if (n > 0) to.Commit(static_cast<size_t>(n));
+    bulk_ = n == static_cast<ssize_t>(room.size());
+    if (!bulk_) to.ReleaseReserve();
+    return n;
+  }
+  io::Block* blocks[kReadBlocks];
+  iovec iov[kReadBlocks];
+  int count = static_cast<int>(std::min(most / io::Block::kSize, kReadBlocks));
+  for (int i = 0; i < count; ++i) {
+    blocks[i] = io::Block::New();
+    iov[i] = {blocks[i]->data, io::Block::kSize};
+  }
+  ssize_t n = readv(fd_, iov, count);
+  int error = errno;
+  size_t left = n > 0 ? static_cast<size_t>(n) : 0;
+  bulk_ = left == static_cast<size_t>(count) * io::Block::kSize;
+  for (int i = 0; i < count; ++i) {
+    auto length = static_cast<uint32_t>(std::min(left, io::Block::kSize));
+    left -= length;
+    blocks[i]->used = length;
+    to.Append(io::Slice(blocks[i], 0, length));
+  }
+  errno = error;
+  return n;
 }
 
 bool Transport::Read(size_t limit) {
@@ -40,17 +73,14 @@ bool Transport::Read(size_t limit) {
     }
     if (!readable_ || in.size() >= limit || budget == 0) return changed;
     io::Buffer& to = tls_ ? wire_in_ : in;
-    auto room = to.Reserve(1);
-    ssize_t n = recv(fd_, room.data(), room.size(), 0);
+    ssize_t n = Receive(to, limit - in.size());
     if (n > 0) {
-      to.Commit(n);
       rx += n, changed = true;
       budget -= std::min<size_t>(budget, n);
       // A short read has emptied the socket; a FIN that was already there came with a hangup event.
-      if (static_cast<size_t>(n) < room.size() && !hangup_) readable_ = false;
+      if (!bulk_ && !hangup_) readable_ = false;
       continue;
     }
-    to.ReleaseReserve();
     if (n == 0) return readable_ = false, eof_ = true;
     if (errno == EINTR) continue;
     readable_ = false;
@@ -63,12 +93,17 @@ bool Transport::Read(size_t limit) {
 bool Transport::WriteSocket(io::Buffer& from) {
   while (!from.empty() && writable_) {
     iovec iov[kPieces];
-    msghdr m{};
-    m.msg_iov = iov;
-    m.msg_iovlen = from.Pieces(iov, kPieces);
+    int pieces = from.Pieces(iov, kPieces);
     size_t offered = 0;
-    for (size_t i = 0; i < m.msg_iovlen; ++i) offered += iov[i].iov_len;
-    ssize_t n = sendmsg(fd_, &m, MSG_NOSIGNAL);
+    for (int i = 0; i < pieces; ++i) offered += iov[i].iov_len;
+    ssize_t n;
+    if (pieces == 1) {  // the usual case, and the kernel's shorter way
+      n = send(fd_, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
+    } else {
+      msghdr m{};
+      m.msg_iov = iov, m.msg_iovlen = static_cast<size_t>(pieces);
+      n = sendmsg(fd_, &m, MSG_NOSIGNAL);
+    }
     if (n < 0) {
       if (errno == EINTR) continue;
       if (errno != EAGAIN) return error_ = errno, false;

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "sidecar/io/buffer.h"
 #include "sidecar/tls/engine.h"
@@ -24,7 +25,8 @@ class Transport {
   Transport(const Transport&) = delete;
 
   void Open(int fd) { fd_ = fd; }
-  void StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role);
+  // session_key (client): connections with equal keys resume each other's TLS sessions; empty: never.
+  void StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role, std::string session_key = {});
   void OnReady(uint32_t events);
 
   // Receives until the socket is empty, `in` holds `limit` bytes, or the turn's budget is used.
@@ -58,11 +60,13 @@ class Transport {
 
  private:
   bool WriteSocket(io::Buffer& from);
+  ssize_t Receive(io::Buffer& to, size_t most);
 
   int fd_ = -1;
   std::unique_ptr<tls::Engine> tls_;
   io::Buffer wire_in_, wire_out_;
   bool readable_ = false, writable_ = true, hangup_ = false, eof_ = false, fin_ = false, fin_sent_ = false;
+  bool bulk_ = false;  // the last read filled what it was given: the next one asks for more at once
   bool tls_closed_ = false;
   int error_ = 0;
 };

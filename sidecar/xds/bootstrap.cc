@@ -103,9 +103,9 @@ base::Result<Bootstrap> LoadBootstrap(const BootstrapSource& source) {
   Ctx c{&out.warnings, &error, ""};
   {
     // Static resources check their own fields below.
-    boot3::Bootstrap rest = *proto;
-    rest.clear_static_resources();
-    c.CheckFields(rest);
+    std::unique_ptr<boot3::Bootstrap::StaticResources> resources(proto->release_static_resources());
+    c.CheckFields(*proto);
+    if (resources) proto->set_allocated_static_resources(resources.release());
   }
   const boot3::Bootstrap& p = *proto;
   Ctx st = c / "static_resources";

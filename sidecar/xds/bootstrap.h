@@ -47,7 +47,8 @@ struct AdsSource {
 };
 
 struct Bootstrap {
-  std::shared_ptr<const envoy::config::bootstrap::v3::Bootstrap> proto;  // as loaded, for /config_dump and the ADS node
+  std::shared_ptr<envoy::config::bootstrap::v3::Bootstrap> proto;  // as loaded, for /config_dump and the ADS node
+  std::string static_resources;  // serialised, once the owner has cleared them in proto
   std::shared_ptr<const envoy::config::core::v3::Node> node;             // with flags applied
   std::string node_id, node_cluster;
 
