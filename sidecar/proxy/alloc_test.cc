@@ -106,7 +106,8 @@ TEST_P(WarmRequest, AsksForNothingItNeedNot) {
   const double allocations = each(before.allocations, after.allocations);
   printf("each %s -> %s%s: %.2f allocations, %.2f receives, %.2f sends, %.2f waits, %.2f others\n", down_h2 ? "h2" : "h1",
          up_h2 ? "h2" : "h1", tls ? " (mTLS)" : "", allocations, receives, sends, waits, others);
-  EXPECT_LE(allocations, 0.1);
+  // The TLS library makes a buffer for each record read and written, so that idle connections hold none.
+  EXPECT_LE(allocations, tls ? 4.1 : 0.1);
   // One to take the request and one to pass it on, the same for its answer. The little more: HTTP/2 returns credit now
   // and then, and the peer's parts may arrive in two pieces.
   EXPECT_LE(receives, 2.1);

@@ -1,6 +1,7 @@
 // What the mesh relies on: chains by what the client says first, identities, changes under load, limits of memory.
 #include <thread>
 
+#include "sidecar/base/stats.h"
 #include "sidecar/proxy/testing/peers.h"
 
 namespace weft::proxy::testing {
