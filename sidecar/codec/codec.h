@@ -104,6 +104,7 @@ struct Limits {  // defaults of reliability section 2; an explicit Envoy field o
   bool accept_http_10 = false;
   bool allow_connect_protocol = false;               // RFC 8441, server: advertise
   bool enable_trailers = true;
+  bool answer_expect = true;                         // server: "expect: 100-continue" is answered here and goes no further
 };
 
 struct Counters {

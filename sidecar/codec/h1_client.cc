@@ -85,11 +85,9 @@ bool Http1Client::HeadDone() {
   if (status_ < 200 && status_ != 101) {
     if (++interims_ > 8) return Bad(502, "http1.too_many_interim_responses");
     if (info_.chunked || info_.has_length) return Bad(502, "http1.interim_response_with_body");
-    if (status_ != 100) {
-      std::swap(inbound_->interim, head);
-      inbound_->bits |= Inbound::kInterim;
-      List();
-    }
+    std::swap(inbound_->interim, head);
+    inbound_->bits |= Inbound::kInterim;
+    List();
     head.Clear();
     StartHead();
     state_ = State::kFirstLine;

@@ -354,6 +354,22 @@ TEST(Http1, ExpectContinueIsAnswered) {
   EXPECT_FALSE(host.at(1).head.Has(Token::kExpect));
 }
 
+TEST(Http1, ExpectContinueIsLeftToTheOwner) {
+  testing::Host host;
+  Limits l;
+  l.answer_expect = false;
+  auto s = NewHttp1Server(l, &host);
+  io::Buffer in, out;
+  in.Append("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-Continue\r\nContent-Length: 1\r\n\r\n");
+  s->Feed(in);
+  s->Emit(out);
+  EXPECT_EQ(out.ToString(), "");
+  EXPECT_TRUE(host.at(1).head.Has(Token::kExpect));
+  s->SendHead(1, Head({{":status", "100"}}), false);
+  s->Emit(out);
+  EXPECT_EQ(out.ToString(), "HTTP/1.1 100 Continue\r\n\r\n");
+}
+
 TEST(Http1, AnsweredBeforeTheHeadWasComplete) {
   testing::Host host;
   auto s = NewHttp1Server({}, &host);

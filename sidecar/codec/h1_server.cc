@@ -155,8 +155,8 @@ bool Http1Server::HeadDone() {
   const bool has_body = info_.chunked || info_.length > 0;
   if (const auto expect = head.Get(Token::kExpect)) {
     if (!EqualsIgnoreCase(*expect, "100-continue")) return Bad(417, "http1.unknown_expectation");
-    head.Remove(Token::kExpect);
-    if (has_body && !info_.http10) tx_.Append("HTTP/1.1 100 Continue\r\n\r\n");
+    if (limits_.answer_expect) head.Remove(Token::kExpect);
+    if (limits_.answer_expect && has_body && !info_.http10) tx_.Append("HTTP/1.1 100 Continue\r\n\r\n");
   }
   inbound_->bits |= Inbound::kHead;
   List();

@@ -172,8 +172,8 @@ void Http2Codec::FinishRequest(Stream* s, bool end) {
   if (v.status != 0) return Malformed(s, v.status, v.detail);
   if (const auto expect = head.Get(Token::kExpect)) {
     if (!http::EqualsIgnoreCase(*expect, "100-continue")) return Malformed(s, 417, "http2.unknown_expectation");
-    head.Remove(Token::kExpect);
-    if (!end) {
+    if (limits_.answer_expect) head.Remove(Token::kExpect);
+    if (limits_.answer_expect && !end) {
       static const uint8_t kName[] = ":status", kValue[] = "100";
       const nghttp2_nv nv{const_cast<uint8_t*>(kName), const_cast<uint8_t*>(kValue), 7, 3, NGHTTP2_NV_FLAG_NONE};
       nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, s->wire, nullptr, &nv, 1, nullptr);
@@ -196,11 +196,9 @@ void Http2Codec::FinishResponse(Stream* s, bool end) {
     return Broken(s, wrong);
   }
   if (status < 200) {
-    if (status != 100) {
-      std::swap(in.interim, in.head);
-      in.bits |= Inbound::kInterim;
-      List(s);
-    }
+    std::swap(in.interim, in.head);
+    in.bits |= Inbound::kInterim;
+    List(s);
     in.head.Clear();
     return;
   }

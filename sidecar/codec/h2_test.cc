@@ -238,7 +238,9 @@ TEST(H2, InterimAndExpect) {
   t.client->SendHead(id, head, false);
   t.Run();
   EXPECT_FALSE(t.host.at(1).head.Has(Token::kExpect));
-  EXPECT_EQ(r.bits, 0);  // the 100 is ours, not passed on
+  EXPECT_EQ(r.bits, Inbound::kInterim);  // the server's codec has answered
+  EXPECT_EQ(r.interim.ToString(), ":status: 100\n");
+  r.bits = 0, r.interim.Clear();
   t.server->SendHead(1, Head({{":status", "103"}, {"link", "</a>"}}), false);
   t.Run();
   EXPECT_EQ(r.bits, Inbound::kInterim);

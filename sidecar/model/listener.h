@@ -21,11 +21,18 @@ class RouteTable;
 
 namespace weft::model {
 
+// One member of a JSON log format.
+struct JsonNode {
+  enum Kind : uint8_t { kFormat, kObject, kRaw } kind = kFormat;  // kRaw: a number or bool as it stands
+  std::string key, format;
+  std::vector<JsonNode> children;  // kObject, sorted by key
+};
+
 struct AccessLog {
   std::string path;                 // "/dev/stdout" and "/dev/stderr" are what they say
   bool json = false;
   std::string text_format;          // "" : Envoy's default format
-  std::vector<std::pair<std::string, std::string>> json_format;  // sorted by key; values with %COMMAND% operators
+  std::vector<JsonNode> json_format;  // sorted by key
   bool omit_empty_values = false;
   // Filters (all must pass).
   std::optional<uint16_t> min_status;

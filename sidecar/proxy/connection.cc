@@ -188,6 +188,9 @@ void Connection::AfterTransport() {
     return relay_->Start();
   }
   http_stats_ = &core_->Http(hcm().stat_prefix);
+  counted_http_ = true;
+  base::Cells::Local().Add(http_stats_->cx_total);
+  base::Cells::Local().Add(http_stats_->cx_active);
   state_ = State::kPickCodec;
   core_->loop()->Arm(&timer_, kFirstByteNs);
   // The peer's end may have come in one read with the last handshake bytes: no event will tell of it again.

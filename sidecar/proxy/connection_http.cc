@@ -21,6 +21,7 @@ codec::Limits LimitsOf(const model::HttpConnectionManager& h) {
   if (h.http2.initial_stream_window) l.stream_window = h.http2.initial_stream_window;
   if (h.http2.initial_connection_window) l.connection_window = h.http2.initial_connection_window;
   l.accept_http_10 = h.http1.accept_http_10;
+  l.answer_expect = !h.proxy_100_continue;
   bool websocket = std::find(h.upgrades.begin(), h.upgrades.end(), "websocket") != h.upgrades.end();
   l.allow_connect_protocol = h.http2.allow_connect || websocket;
   return l;
@@ -45,10 +46,7 @@ bool Connection::PickCodec() {
 
 void Connection::StartHttp(bool h2) {
   state_ = State::kHttp;
-  counted_http_ = true;
   base::Cells& cells = base::Cells::Local();
-  cells.Add(http_stats_->cx_total);
-  cells.Add(http_stats_->cx_active);
   cells.Add(h2 ? http_stats_->cx_http2_total : http_stats_->cx_http1_total);
   if (tls()) cells.Add(http_stats_->cx_ssl_total);
   codec::Limits limits = LimitsOf(hcm());

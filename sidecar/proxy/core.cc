@@ -133,6 +133,12 @@ HttpStats& WorkerCore::Http(const std::string& prefix) {
   return *s;
 }
 
+RateLimitStats& WorkerCore::RateLimit(const std::string& prefix) {
+  auto& s = rate_limit_stats_[prefix];
+  if (!s) s = std::make_unique<RateLimitStats>(prefix);
+  return *s;
+}
+
 TcpStats& WorkerCore::Tcp(const std::string& prefix) {
   auto& s = tcp_stats_[prefix];
   if (!s) s = std::make_unique<TcpStats>(prefix);

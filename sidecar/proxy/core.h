@@ -74,6 +74,7 @@ class WorkerCore {
   const PlaneOptions& options() const { return options_; }
   bool draining() const { return draining_; }
   HttpStats& Http(const std::string& prefix);
+  RateLimitStats& RateLimit(const std::string& prefix);
   TcpStats& Tcp(const std::string& prefix);
   ListenerStats& ListenerStatsOf(const model::Listener& listener);
   filters::local_ratelimit::Bucket* BucketOf(const model::LocalRateLimitConfig& config);
@@ -113,6 +114,7 @@ class WorkerCore {
   std::vector<Exchange*> free_exchanges_;
   std::vector<std::unique_ptr<Record>> spare_records_;  // of requests nobody asked about
   std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_stats_;
+  std::unordered_map<std::string, std::unique_ptr<RateLimitStats>> rate_limit_stats_;
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;
   std::unordered_map<std::string, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;  // by configuration key

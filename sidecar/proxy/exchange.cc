@@ -38,10 +38,11 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   request_sent_ = request_end_seen_ = request_abandoned_ = false;
   response_begun_ = response_ended_ = response_no_body_ = false;
   holds_request_ = holds_retry_ = holds_host_ = fault_counted_ = fault_abort_due_ = false;
-  attempt_open_ = head_sent_ = upstream_end_seen_ = expects_100_ = false;
+  attempt_open_ = head_sent_ = upstream_end_seen_ = false;
   replayable_ = true;
   started_ns_ = last_activity_ns_ = core_->loop()->now();
   idle_ns_ = route_timeout_ns_ = grpc_timeout_ns_ = 0, replay_limit_ = 64 * 1024;
+  local_status_ = 0;
   table_ = nullptr, found_ = {}, entry_ = nullptr, cluster_ = nullptr, thresholds_ = nullptr, breakers_ = nullptr;
   host_ = nullptr, source_ = nullptr, reply_headers_ = nullptr, reset_reason_ = "";
   location_.clear();
@@ -110,7 +111,9 @@ void Exchange::OnHead() {
   if (down_.bits & In::kMalformed) {
     record_->flags.Set(ResponseFlag::kDownstreamProtocolError);
     if (down_.error_status == 431) cells.Add(stats.rq_too_large);
-    return LocalReply(down_.error_status ? down_.error_status : 400, down_.error_detail, "");
+    if (!conn_->http2()) cells.Add(stats.cx_protocol_error);
+    const uint32_t status = down_.error_status ? down_.error_status : 400;
+    return LocalReply(status, down_.error_detail, http::ReasonPhrase(static_cast<int>(status)));
   }
   if (hcm.common.underscores != model::HttpCommonOptions::kAllow && !UnderscoresAllowed()) return LocalReply(400, "unexpected_underscore", "");
   upgrade_ = record_->method == "CONNECT";
@@ -282,6 +285,7 @@ void Exchange::PumpResponse() {
 
 void Exchange::MaybeFinish() {
   if (!response_ended_) return;
+  if (record_->response_tx_last_ns < 0) record_->response_tx_last_ns = Since();
   // A tunnel ends when both directions have; anything else with its response.
   bool tunnel = upgrade_ && source_ == &stream_.in && record_->status >= 200 && record_->status < 300;
   if (tunnel && !(request_sent_ || (stream_.in.bits & In::kReset) || stream_.state != upstream::Stream::State::kOpen)) return;
@@ -304,7 +308,7 @@ void Exchange::ResponseBroken() {
                         : unreadable ? "upstream_reset_after_response_started{protocol_error}"
                                      : "upstream_reset_after_response_started{remote_reset}";
     }
-    base::Cells::Local().Add(cluster_->stats.rq_rx_reset);
+    if (!lost) base::Cells::Local().Add(cluster_->stats.rq_rx_reset);
     cluster::Outcome reset{cluster::Outcome::kReset, 0};
     if (attempt_open_) EndAttempt("reset", "the response was cut", &reset);
   }
@@ -352,7 +356,7 @@ void Exchange::Finish() {
   HttpStats& stats = conn_->http_stats();
   if (attempt_open_) {
     bool complete = (stream_.in.bits & In::kEnd) && response_begun_;
-    if (!complete) cells.Add(cluster_->stats.rq_tx_reset);
+    if (!complete && record_->upstream_protocol == Protocol::kHttp2) cells.Add(cluster_->stats.rq_tx_reset);
     int grpc = record_->grpc ? record_->grpc_status : -1;
     uint16_t status = grpc >= 0 ? cluster::GrpcToHttpStatus(grpc) : static_cast<uint16_t>(record_->status);
     cluster::Outcome outcome{cluster::Outcome::kResponse, status};
@@ -367,7 +371,7 @@ void Exchange::Finish() {
   if (cluster_) {
     cells.Sub(cluster_->stats.rq_active);
     cells.Record(cluster_->stats.rq_time, static_cast<uint64_t>(Since()) / 1000);
-    if (record_->status) cluster_->stats.codes.Count(record_->status);
+    if (record_->status) cluster_->stats.codes.Count(source_ == &reply_ ? local_status_ : record_->status);
     --cluster_->refs;
     cluster_ = nullptr;
   }
@@ -410,6 +414,7 @@ void Exchange::FillRecord() {
   record_->request_bytes = down_.body_bytes;
   if (record_->detail.empty()) record_->detail = "via_upstream";
   record_->grpc = grpc_;
+  if (record_->access_logs) Capture(down_.head, record_->access_logs->request_headers, record_->request_headers);
   if (record_->authority.empty()) record_->authority = down_.head.Value(Token::kAuthority);
 }
 

@@ -115,10 +115,10 @@ class Exchange final : public base::ListNode {
   bool request_sent_ = false, request_end_seen_ = false, request_abandoned_ = false;
   bool response_begun_ = false, response_ended_ = false, response_no_body_ = false;
   bool holds_request_ = false, holds_retry_ = false, holds_host_ = false, fault_counted_ = false, fault_abort_due_ = false;
-  bool attempt_open_ = false, head_sent_ = false, replayable_ = true, upstream_end_seen_ = false, expects_100_ = false;
+  bool attempt_open_ = false, head_sent_ = false, replayable_ = true, upstream_end_seen_ = false;
   uint64_t started_ns_ = 0, last_activity_ns_ = 0, idle_ns_ = 0, attempt_started_ns_ = 0, route_timeout_ns_ = 0;
   uint64_t replay_limit_ = 64 * 1024, grpc_timeout_ns_ = 0;
-  uint32_t fault_status_ = 0;
+  uint32_t fault_status_ = 0, local_status_ = 0;  // local_status_: of our own answer, before gRPC made it a 200
   int fault_grpc_status_ = -1;
 
   Pin snapshot_;

@@ -15,6 +15,7 @@ bool Exchange::FindRoute() {
   if (found_.vhost) record_->virtual_host = found_.vhost->name;
   if (found_.route) {
     record_->route = found_.route->name;
+    record_->cluster = found_.cluster;
     record_->policy = found_.route->weft.policy, record_->policy_revision = found_.route->weft.revision;
   }
   return found_.route != nullptr;
@@ -122,17 +123,17 @@ bool Exchange::RunRateLimit(const model::LocalRateLimitConfig& config) {
   using filters::local_ratelimit::Verdict;
   auto* bucket = core_->BucketOf(config);
   Verdict v = filters::local_ratelimit::Evaluate(config, bucket, core_->loop()->now(), core_->random().Next(), core_->random().Next());
-  HttpStats& stats = conn_->http_stats();
+  RateLimitStats& stats = core_->RateLimit(config.stat_prefix);
   base::Cells& cells = base::Cells::Local();
   if (v == Verdict::kDisabled) return true;
-  cells.Add(stats.ratelimit_enabled);
+  cells.Add(stats.enabled);
   if (v == Verdict::kOk) {
-    cells.Add(stats.ratelimit_ok);
+    cells.Add(stats.ok);
     return true;
   }
-  cells.Add(stats.ratelimit_limited);
+  cells.Add(stats.limited);
   if (v == Verdict::kLimitedNotEnforced) return true;
-  cells.Add(stats.ratelimit_enforced);
+  cells.Add(stats.enforced);
   record_->flags.Set(ResponseFlag::kRateLimited);
   reply_headers_ = &config.response_headers_to_add;
   LocalReply(config.status, "local_rate_limited", "local_rate_limited", config.rate_limited_as_resource_exhausted ? 8 : -1);
@@ -232,7 +233,6 @@ void Exchange::Route() {
   }
   ApplyRequestMutations();
   route::RewriteRequest(found_, down_.head);
-  if (record_->access_logs) Capture(down_.head, record_->access_logs->request_headers, record_->request_headers);
   StartAttempt();
 }
 

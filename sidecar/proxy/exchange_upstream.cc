@@ -73,7 +73,7 @@ void Exchange::StartAttempt() {
     cluster::Choice c = cluster_->picker.Pick(*entry_, in);
     host_ = c.host;
     a.healthy_hosts = c.healthy, a.total_hosts = c.total;
-    if (c.panic) cells.Add(stats.lb_healthy_panic);
+    if (c.panic || c.total == 0) cells.Add(stats.lb_healthy_panic);
     if (!host_) {
       a.outcome = "no_healthy_host", a.detail = c.why;
       if (std::string_view(c.why) == "drop_overload") {
@@ -97,7 +97,6 @@ void Exchange::StartAttempt() {
   tried_.push_back(host_->cell.get());
   host_->cell->active_requests.fetch_add(1, std::memory_order_relaxed);
   host_->cell->rq_total.fetch_add(1, std::memory_order_relaxed);
-  cells.Add(stats.rq_total);
   if (found_.route->forward.auto_host_rewrite) route::RewriteRequest(found_, down_.head, host_->endpoint.hostname);
   if (uint64_t t = retry_.per_try_timeout_ns()) core_->loop()->Arm(&try_timer_, t);
   if (request_end_seen_ || RequestEnded()) ArmRouteTimeout();
@@ -170,10 +169,10 @@ void Exchange::NoResponse() {
     case Failure::kPoolClosed:
       break;
   }
-  cells.Add(cluster_->stats.rq_rx_reset);
   std::string detail = stream_.failure_detail;
   if ((in.bits & In::kGoaway) || in.reset == codec::ResetCode::kRefused) {
     r.kind = cluster::TryResult::kRefusedStream;
+    cells.Add(cluster_->stats.rq_rx_reset);
     reset_reason_ = "remote refused stream reset";
     return AttemptFailed(r, ResponseFlag::kUpstreamRemoteReset, "refused_stream", std::move(detail));
   }
@@ -194,6 +193,7 @@ void Exchange::NoResponse() {
       }
       [[fallthrough]];
     default:
+      cells.Add(cluster_->stats.rq_rx_reset);
       reset_reason_ = "remote reset";
       return AttemptFailed(r, ResponseFlag::kUpstreamRemoteReset, "reset", detail.empty() ? "remote reset" : detail);
   }
@@ -201,6 +201,7 @@ void Exchange::NoResponse() {
 
 void Exchange::SendRequestHead() {
   head_sent_ = true;
+  base::Cells::Local().Add(cluster_->stats.rq_total);
   AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.connection_reused = stream_.reused, a.connect_ns = static_cast<int64_t>(stream_.connect_ns);
   record_->upstream_local = stream_.conn->local_address();
@@ -211,13 +212,6 @@ void Exchange::SendRequestHead() {
   }
   if (found_.vhost->include_request_attempt_count) {
     down_.head.Set(Token::kEnvoyAttemptCount, std::to_string(record_->attempt_count));
-  }
-  if (expects_100_) {
-    expects_100_ = false;
-    reply_.interim.Clear();
-    reply_.interim.Add(Token::kStatus, "100");
-    conn_->codec().SendHead(id_, reply_.interim, false);
-    conn_->MarkDirty();
   }
   bool end = RequestEnded() && down_.body.empty() && again_.empty() && !(down_.bits & In::kTrailers) && !upgrade_;
   stream_.conn->codec().SendHead(stream_.id, down_.head, end);
@@ -379,7 +373,6 @@ void Exchange::FinalFailure(ResponseFlag flag, cluster::TryResult::Kind kind, co
   details += reset_reason_;
   bool transport = kind == cluster::TryResult::kConnectFailure && !detail.empty();
   if (transport) {
-    body += ", transport failure reason: " + detail;
     details += "|" + detail;
   }
   details += "}";

@@ -150,10 +150,6 @@ void Exchange::PrepareRequestHead() {
   TraceHead();
   if (!hcm.via.empty()) head.Add(Token::kVia, hcm.via);
   grpc_timeout_ns_ = grpc_ ? ParseGrpcTimeout(head.Value(Token::kGrpcTimeout)) : 0;
-  if (auto expect = head.Get(Token::kExpect); expect && !hcm.proxy_100_continue) {
-    expects_100_ = http::EqualsIgnoreCase(*expect, "100-continue");
-    if (expects_100_) head.Remove(Token::kExpect);
-  }
 }
 
 // A span for this hop: child of the caller's, parent of the next hop's.
@@ -270,9 +266,8 @@ void Exchange::PrepareResponseHead(http::HeaderMap& head) {
 }
 
 void Exchange::Capture(const http::HeaderMap& from, const std::vector<std::string>& names, http::HeaderMap& to) {
-  std::string joined;
-  for (const std::string& n : names) {
-    if (auto v = from.Joined(n, joined)) to.Set(n, *v);
+  for (const auto& e : from) {
+    if (std::find(names.begin(), names.end(), e.name()) != names.end()) to.Add(e.name(), e.value());
   }
 }
 

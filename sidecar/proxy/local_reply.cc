@@ -54,11 +54,12 @@ void Exchange::LocalReply(uint32_t status, std::string_view detail, std::string_
   http::HeaderMap& head = reply_.head;
   head.Clear(), reply_.body.Clear(), reply_.trailers.Clear();
   reply_.bits = In::kHead | In::kEnd;
+  local_status_ = status;
   std::string formatted;
   if (conn_->chain_ready()) {
     for (const auto& m : conn_->hcm().local_reply) {
       if (!Matches(m, status, down_.head)) continue;
-      if (m.status) status = *m.status;
+      if (m.status) status = local_status_ = *m.status;
       if (!m.body_format.empty()) {
         local_body_ = body;
         formatted = Expand(m.body_format);
@@ -76,8 +77,10 @@ void Exchange::LocalReply(uint32_t status, std::string_view detail, std::string_
   } else {
     head.Add(Token::kStatus, http::StatusText(static_cast<int>(status)));
     if (grpc_status >= 0 && status == 200) head.Add(Token::kGrpcStatus, std::to_string(grpc_status));
-    head.Add(Token::kContentLength, std::to_string(body.size()));
-    if (!body.empty()) head.Add(Token::kContentType, "text/plain");
+    if (!body.empty()) {
+      head.Add(Token::kContentLength, std::to_string(body.size()));
+      head.Add(Token::kContentType, "text/plain");
+    }
     if (!head_request_) reply_.body.Append(body);
   }
   if (!location_.empty()) head.Add(Token::kLocation, location_);

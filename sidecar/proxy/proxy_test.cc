@@ -175,10 +175,9 @@ TEST(Failures, ConnectionRefusedEverywhere) {
   Reply r = c.Get("/");
   EXPECT_EQ(r.status, "503");
   EXPECT_EQ(r.body,
-            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection "
-            "failure, transport failure reason: delayed connect error: Connection refused");
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure");
   Record rec = mesh.NextRecord();
-  EXPECT_EQ(rec.flags.ToString(), "UF,URX");
+  EXPECT_EQ(rec.flags.ToString(), "URX,UF");
   EXPECT_EQ(rec.detail, "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}");
   EXPECT_STREQ(rec.attempts[0].outcome, "connect_refused");
 }

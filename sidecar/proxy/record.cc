@@ -18,12 +18,11 @@ constexpr std::string_view kLong[] = {
 #undef X
 };
 
-std::string Join(uint32_t bits, const std::string_view* names) {
+std::string Join(const ResponseFlags& flags, const std::string_view* names) {
   std::string out;
-  for (int i = 0; i < static_cast<int>(ResponseFlag::kCount); ++i) {
-    if (!(bits & (1u << i))) continue;
-    if (!out.empty()) out += ',';
-    out += names[i];
+  for (int i = 0; i < flags.count; ++i) {
+    if (i > 0) out += ',';
+    out += names[flags.order[i]];
   }
   return out;
 }
@@ -34,8 +33,8 @@ static_assert(static_cast<int>(ResponseFlag::kCount) <= 32);
 
 std::string_view ShortName(ResponseFlag flag) { return kShort[static_cast<int>(flag)]; }
 std::string_view LongName(ResponseFlag flag) { return kLong[static_cast<int>(flag)]; }
-std::string ResponseFlags::ToString() const { return Join(bits, kShort); }
-std::string ResponseFlags::ToLongString() const { return Join(bits, kLong); }
+std::string ResponseFlags::ToString() const { return Join(*this, kShort); }
+std::string ResponseFlags::ToLongString() const { return Join(*this, kLong); }
 
 std::string_view ProtocolText(Protocol p) {
   switch (p) {
@@ -61,12 +60,12 @@ void Record::Reset() {
   protocol = upstream_protocol = Protocol::kTcp;
   grpc = websocket = sampled = false;
   start_unix_ns = 0, duration_ns = 0;
-  request_rx_ns = upstream_tx_ns = upstream_first_rx_ns = response_tx_first_ns = upstream_service_ns = -1;
+  request_rx_ns = upstream_tx_ns = upstream_first_rx_ns = response_tx_first_ns = response_tx_last_ns = upstream_service_ns = -1;
   request_bytes = response_bytes = request_header_bytes = response_header_bytes = 0;
   upstream_tx_bytes = upstream_rx_bytes = 0;
   memset(trace_id, 0, sizeof trace_id), memset(span_id, 0, sizeof span_id);
   memset(parent_span_id, 0, sizeof parent_span_id);
-  status = 0, grpc_status = -1, flags.bits = 0, connection_id = 0;
+  status = 0, grpc_status = -1, flags = {}, connection_id = 0;
   policy_revision = config_revision = 0, retries = 0, attempt_count = 0;
   open_id = told_request_bytes = told_response_bytes = told_ns = 0, interim = false;
   for (std::string* s :

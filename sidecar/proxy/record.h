@@ -52,7 +52,11 @@ std::string_view LongName(ResponseFlag flag);
 // A set of response flags.
 struct ResponseFlags {
   uint32_t bits = 0;
-  void Set(ResponseFlag f) { bits |= 1u << static_cast<int>(f); }
+  uint8_t count = 0, order[6] = {};  // the first of them in the order they came, as Envoy prints them
+  void Set(ResponseFlag f) {
+    if (!Has(f) && count < sizeof order) order[count++] = static_cast<uint8_t>(f);
+    bits |= 1u << static_cast<int>(f);
+  }
   bool Has(ResponseFlag f) const { return bits & (1u << static_cast<int>(f)); }
   bool empty() const { return bits == 0; }
   std::string ToString() const;      // "UF,URX"; "" when empty (the access log prints "-")
@@ -103,6 +107,7 @@ struct Record {
   int64_t upstream_tx_ns = -1;              // last request byte handed to the upstream
   int64_t upstream_first_rx_ns = -1;        // first response byte: %RESPONSE_DURATION%
   int64_t response_tx_first_ns = -1;        // first response byte handed to the downstream
+  int64_t response_tx_last_ns = -1;         // last response byte handed to the downstream; -1: cut before
   int64_t upstream_service_ns = -1;         // value of x-envoy-upstream-service-time
   uint64_t request_bytes = 0, response_bytes = 0;            // body bytes: %BYTES_RECEIVED%, %BYTES_SENT%
   uint64_t request_header_bytes = 0, response_header_bytes = 0;

@@ -68,9 +68,12 @@ HttpStats::HttpStats(const std::string& prefix) {
   rbac_shadow_allowed = s.C("rbac.shadow_allowed"), rbac_shadow_denied = s.C("rbac.shadow_denied");
   fault_delays = s.C("fault.delays_injected"), fault_aborts = s.C("fault.aborts_injected");
   fault_active = s.G("fault.active_faults"), fault_overflow = s.C("fault.faults_overflow");
-  ratelimit_enabled = s.C("http_local_rate_limit.enabled"), ratelimit_enforced = s.C("http_local_rate_limit.enforced");
-  ratelimit_limited = s.C("http_local_rate_limit.rate_limited"), ratelimit_ok = s.C("http_local_rate_limit.ok");
   codes = CodeStats(base::Cat("http.", prefix, ".downstream_rq"), "http.downstream_rq", "envoy_http_conn_manager_prefix", prefix, false);
+}
+
+RateLimitStats::RateLimitStats(const std::string& prefix) {
+  Scope s{base::Cat(prefix, ".http_local_rate_limit."), "http_local_rate_limit.", "envoy_local_http_ratelimit_prefix", prefix};
+  enabled = s.C("enabled"), enforced = s.C("enforced"), limited = s.C("rate_limited"), ok = s.C("ok");
 }
 
 TcpStats::TcpStats(const std::string& prefix) {

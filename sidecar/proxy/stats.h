@@ -32,9 +32,13 @@ struct HttpStats {  // http.<stat_prefix>.
       cx_rx_bytes, cx_tx_bytes, cx_drain_close, cx_ssl_total, cx_upgrades_total, cx_upgrades_active, cx_overload,
       rq_total, rq_active, rq_http1_total, rq_http2_total, rq_time, rq_timeout, rq_idle_timeout, rq_rx_reset, rq_tx_reset,
       rq_header_timeout, rq_too_large, no_route, no_cluster, rbac_allowed, rbac_denied, rbac_shadow_allowed,
-      rbac_shadow_denied, fault_delays, fault_aborts, fault_active, fault_overflow, ratelimit_enabled, ratelimit_enforced, ratelimit_limited,
-      ratelimit_ok;
+      rbac_shadow_denied, fault_delays, fault_aborts, fault_active, fault_overflow;
   CodeStats codes;
+};
+
+struct RateLimitStats {  // <stat_prefix of the filter>.http_local_rate_limit.
+  explicit RateLimitStats(const std::string& prefix);
+  base::StatId enabled, enforced, limited, ok;
 };
 
 struct TcpStats {  // tcp.<stat_prefix>.

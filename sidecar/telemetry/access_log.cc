@@ -18,12 +18,46 @@ struct AccessLogger::File {
 };
 
 struct AccessLogger::Compiled {
+  struct Node {
+    model::JsonNode::Kind kind;
+    std::string key, raw;  // key: quoted, with its colon
+    Format format;
+    std::vector<Node> children;
+  };
   struct Log {
     const model::AccessLog* config;
     File* file;
     Format text;
-    std::vector<std::pair<std::string, Format>> json;  // quoted key
+    std::vector<Node> json;
   };
+  static std::vector<Node> Compile(const std::vector<model::JsonNode>& nodes) {
+    std::vector<Node> out;
+    for (const model::JsonNode& n : nodes) {
+      Node node{n.kind, {}, n.format, {}, Compile(n.children)};
+      AppendJsonString(n.key, &node.key);
+      node.key += ':';
+      if (n.kind == model::JsonNode::kFormat) {
+        auto f = Format::Compile(n.format);
+        if (!f) continue;
+        node.format = std::move(*f);
+      }
+      out.push_back(std::move(node));
+    }
+    return out;
+  }
+  static void Append(const std::vector<Node>& nodes, bool omit_empty, const proxy::Record& record, std::string& out) {
+    out += '{';
+    const size_t begin = out.size();
+    for (const Node& n : nodes) {
+      if (omit_empty && n.kind == model::JsonNode::kFormat && n.format.Missing(record)) continue;
+      if (out.size() != begin) out += ',';
+      out += n.key;
+      if (n.kind == model::JsonNode::kFormat) n.format.AppendJson(record, omit_empty, &out);
+      else if (n.kind == model::JsonNode::kObject) Append(n.children, omit_empty, record, out);
+      else out += n.raw;
+    }
+    out += '}';
+  }
   std::vector<Log> logs;
 };
 
@@ -61,12 +95,7 @@ const AccessLogger::Compiled& AccessLogger::CompiledFor(const std::shared_ptr<co
     Compiled::Log c{&log, FileFor(log.path), {}, {}};
     // The translation has checked the formats; what still fails is left out rather than logged wrongly.
     if (log.json) {
-      for (const auto& [key, value] : log.json_format) {
-        auto f = Format::Compile(value);
-        std::string quoted;
-        AppendJsonString(key, &quoted);
-        if (f) c.json.emplace_back(std::move(quoted), std::move(*f));
-      }
+      c.json = Compiled::Compile(log.json_format);
     } else {
       auto f = Format::Compile(log.text_format.empty() ? kDefaultFormat : log.text_format);
       if (f) c.text = std::move(*f);
@@ -104,18 +133,10 @@ void AccessLogger::Log(const proxy::Record& record) {
       continue;
     }
     if (c.json) {
-      out += '{';
-      bool first = true;
-      for (const auto& [key, format] : log.json) {
-        if (c.omit_empty_values && format.Missing(record)) continue;
-        if (!first) out += ',';
-        first = false;
-        out += key, out += ':';
-        format.AppendJson(record, &out);
-      }
-      out += "}\n";
+      Compiled::Append(log.json, c.omit_empty_values, record, out);
+      out += '\n';
     } else {
-      log.text.Append(record, &out);
+      log.text.Append(record, c.omit_empty_values, &out);
     }
     base::Cells::Local().Add(buffered_);
     if (out.size() >= kFlushAt) FlushFile(*log.file);

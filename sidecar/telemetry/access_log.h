@@ -1,14 +1,14 @@
 // Access logs: Envoy's format strings compiled once, evaluated against finished records, written in batches.
 //
 //   Format f = *Format::Compile("%REQ(:METHOD)% %RESPONSE_CODE%\n");
-//   std::string line; f.Append(record, &line);
+//   std::string line; f.Append(record, false, &line);
 //
 //   AccessLogger logger;             // main thread; files are opened on first use (O_APPEND)
 //   logger.Log(record);              // applies the record's logs and their filters
 //   logger.Flush();                  // from a timer (1 s) and at the end; Log flushes a file by itself above 64 KiB
 //
-// Operators: Envoy's, see kOperators in format.cc; an unknown one is a compile error that names it. A missing value is
-// "-" in text and null in JSON. Errors of files are counted in access_log_file.write_failed, never block: what cannot be
+// Operators: Envoy's, see model/log_format.h, which refuses unknown ones by name. A missing value is "-" in text and null
+// in JSON. Errors of files are counted in access_log_file.write_failed, never block: what cannot be
 // written within kMaxPending is dropped and counted in access_log_file.write_dropped.
 // Threads: one (main).
 #pragma once
@@ -23,6 +23,7 @@
 #include "sidecar/base/result.h"
 #include "sidecar/base/stats.h"
 #include "sidecar/model/listener.h"
+#include "sidecar/model/log_format.h"
 #include "sidecar/proxy/record.h"
 
 namespace weft::telemetry {
@@ -32,21 +33,15 @@ extern const char kDefaultFormat[];
 class Format {
  public:
   static base::Result<Format> Compile(std::string_view text);
-  void Append(const proxy::Record& record, std::string* out) const;
+  // omit_empty: a missing value is nothing at all instead of "-".
+  void Append(const proxy::Record& record, bool omit_empty, std::string* out) const;
   // As a JSON value: a number or string when the format is one operator, a string otherwise, null when missing.
-  void AppendJson(const proxy::Record& record, std::string* out) const;
+  void AppendJson(const proxy::Record& record, bool omit_empty, std::string* out) const;
   // True when the value of a single-operator format is missing.
   bool Missing(const proxy::Record& record) const;
 
-  struct Op {
-    int code = -1;               // -1: literal text
-    std::string text;            // literal, or the first argument (lower-cased header name, time format ...)
-    std::string alternative;     // the header after '?'
-    size_t max_length = SIZE_MAX;
-  };
-
  private:
-  std::vector<Op> ops_;
+  std::vector<model::LogFormat::Op> ops_;
 };
 
 // Appends text as a quoted JSON string; bytes that are not UTF-8 become U+FFFD.

@@ -1,8 +1,6 @@
 // Envoy's access log operators over proxy::Record.
 #include <unistd.h>
 
-#include <cctype>
-#include <charconv>
 #include <cstdio>
 #include <ctime>
 #include <optional>
@@ -20,58 +18,10 @@ namespace {
 
 using proxy::Record;
 
-enum Code : int {
-  kReq, kResp, kTrailer, kStartTime, kStartTimeLocal, kProtocol, kUpstreamProtocol, kResponseCode, kResponseFlags, kResponseFlagsLong,
-  kDetails, kTermination, kBytesReceived, kBytesSent, kDuration, kRequestDuration, kRequestTxDuration, kResponseDuration,
-  kResponseTxDuration, kUpstreamHost, kUpstreamHostNoPort, kUpstreamPort, kUpstreamLocal, kUpstreamLocalNoPort, kUpstreamCluster,
-  kAttempts, kUpstreamTlsFailure, kUpstreamTx, kUpstreamRx, kDownstreamTx, kDownstreamRx, kRequestHeadersBytes, kResponseHeadersBytes,
-  kRemote, kRemoteNoPort, kRemotePort, kDirectRemote, kDirectRemoteNoPort, kDirectRemotePort, kLocal, kLocalNoPort, kLocalPort,
-  kPeerUriSan, kLocalUriSan, kPeerSubject, kTlsVersion, kTlsCipher, kSni, kRouteName, kVirtualHost, kFilterChain, kHostname,
-  kConnectionId, kGrpcStatus, kGrpcStatusNumber, kTraceId, kSpanId, kStreamId, kDownstreamTlsFailure, kUpstreamTlsVersion,
-  kUpstreamPeerUriSan, kEnvironment, kLogType, kNothing, kPercentSign,
-};
+using Op = model::LogFormat::Op;
+using enum model::LogOperator;
 
-struct Operator {
-  std::string_view name;
-  int code;
-  bool argument;
-};
-constexpr Operator kOperators[] = {
-    {"REQ", kReq, true}, {"RESP", kResp, true}, {"TRAILER", kTrailer, true}, {"START_TIME", kStartTime, false},
-    {"START_TIME_LOCAL", kStartTimeLocal, false}, {"PROTOCOL", kProtocol, false}, {"UPSTREAM_PROTOCOL", kUpstreamProtocol, false},
-    {"RESPONSE_CODE", kResponseCode, false}, {"RESPONSE_FLAGS", kResponseFlags, false},
-    {"RESPONSE_FLAGS_LONG", kResponseFlagsLong, false}, {"RESPONSE_CODE_DETAILS", kDetails, false},
-    {"CONNECTION_TERMINATION_DETAILS", kTermination, false}, {"BYTES_RECEIVED", kBytesReceived, false},
-    {"BYTES_SENT", kBytesSent, false}, {"DURATION", kDuration, false}, {"REQUEST_DURATION", kRequestDuration, false},
-    {"REQUEST_TX_DURATION", kRequestTxDuration, false}, {"RESPONSE_DURATION", kResponseDuration, false},
-    {"RESPONSE_TX_DURATION", kResponseTxDuration, false}, {"UPSTREAM_HOST", kUpstreamHost, false},
-    {"UPSTREAM_REMOTE_ADDRESS", kUpstreamHost, false}, {"UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", kUpstreamHostNoPort, false},
-    {"UPSTREAM_REMOTE_PORT", kUpstreamPort, false}, {"UPSTREAM_LOCAL_ADDRESS", kUpstreamLocal, false},
-    {"UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", kUpstreamLocalNoPort, false}, {"UPSTREAM_CLUSTER", kUpstreamCluster, false},
-    {"UPSTREAM_CLUSTER_RAW", kUpstreamCluster, false}, {"UPSTREAM_REQUEST_ATTEMPT_COUNT", kAttempts, false},
-    {"UPSTREAM_TRANSPORT_FAILURE_REASON", kUpstreamTlsFailure, false}, {"UPSTREAM_WIRE_BYTES_SENT", kUpstreamTx, false},
-    {"UPSTREAM_WIRE_BYTES_RECEIVED", kUpstreamRx, false}, {"DOWNSTREAM_WIRE_BYTES_SENT", kDownstreamTx, false},
-    {"DOWNSTREAM_WIRE_BYTES_RECEIVED", kDownstreamRx, false}, {"REQUEST_HEADERS_BYTES", kRequestHeadersBytes, false},
-    {"DOWNSTREAM_HEADER_BYTES_RECEIVED", kRequestHeadersBytes, false}, {"RESPONSE_HEADERS_BYTES", kResponseHeadersBytes, false},
-    {"DOWNSTREAM_HEADER_BYTES_SENT", kResponseHeadersBytes, false}, {"DOWNSTREAM_REMOTE_ADDRESS", kRemote, false},
-    {"DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", kRemoteNoPort, false}, {"DOWNSTREAM_REMOTE_PORT", kRemotePort, false},
-    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS", kDirectRemote, false},
-    {"DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", kDirectRemoteNoPort, false},
-    {"DOWNSTREAM_DIRECT_REMOTE_PORT", kDirectRemotePort, false}, {"DOWNSTREAM_LOCAL_ADDRESS", kLocal, false},
-    {"DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", kLocalNoPort, false}, {"DOWNSTREAM_LOCAL_PORT", kLocalPort, false},
-    {"DOWNSTREAM_PEER_URI_SAN", kPeerUriSan, false}, {"DOWNSTREAM_LOCAL_URI_SAN", kLocalUriSan, false},
-    {"DOWNSTREAM_PEER_SUBJECT", kPeerSubject, false}, {"DOWNSTREAM_TLS_VERSION", kTlsVersion, false},
-    {"DOWNSTREAM_TLS_CIPHER", kTlsCipher, false}, {"REQUESTED_SERVER_NAME", kSni, false}, {"ROUTE_NAME", kRouteName, false},
-    {"VIRTUAL_HOST_NAME", kVirtualHost, false}, {"FILTER_CHAIN_NAME", kFilterChain, false}, {"HOSTNAME", kHostname, false},
-    {"CONNECTION_ID", kConnectionId, false}, {"GRPC_STATUS", kGrpcStatus, false}, {"GRPC_STATUS_NUMBER", kGrpcStatusNumber, false},
-    {"TRACE_ID", kTraceId, false}, {"SPAN_ID", kSpanId, false}, {"STREAM_ID", kStreamId, false},
-    {"DOWNSTREAM_TRANSPORT_FAILURE_REASON", kDownstreamTlsFailure, false}, {"UPSTREAM_TLS_VERSION", kUpstreamTlsVersion, false},
-    {"UPSTREAM_PEER_URI_SAN", kUpstreamPeerUriSan, false}, {"ENVIRONMENT", kEnvironment, true}, {"ACCESS_LOG_TYPE", kLogType, false},
-    {"DYNAMIC_METADATA", kNothing, true}, {"FILTER_STATE", kNothing, true}, {"CLUSTER_METADATA", kNothing, true},
-    {"UPSTREAM_METADATA", kNothing, true}, {"METADATA", kNothing, true}, {"DOWNSTREAM_PEER_CERT", kNothing, false},
-    {"VIRTUAL_CLUSTER_NAME", kNothing, false},
-};
-
+constexpr char kLocalTime[] = "%Y-%m-%dT%H:%M:%S.%3f%z";
 constexpr std::string_view kGrpcCamel[] = {"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
                                            "AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted",
                                            "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated"};
@@ -79,12 +29,6 @@ constexpr std::string_view kGrpcSnake[] = {"OK", "CANCELLED", "UNKNOWN", "INVALI
                                            "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
                                            "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
                                            "UNAUTHENTICATED"};
-
-std::string Lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return out;
-}
 
 std::string_view WithoutPort(std::string_view a) {
   if (a.empty() || a[0] == '/') return a;
@@ -162,7 +106,37 @@ Value Text(std::string_view s) { return s.empty() ? Value{} : Value{Value::kText
 Value Number(int64_t n) { return {Value::kNumber, {}, n}; }
 Value Ms(int64_t ns) { return ns < 0 ? Value{} : Number(ns / 1'000'000); }
 
-Value Evaluate(const Format::Op& op, const Record& r, std::string& scratch) {
+Value Between(int64_t from, int64_t to, int64_t unit) { return from < 0 || to < from ? Value{} : Number((to - from) / unit); }
+
+// A moment of COMMON_DURATION, in ns from the start; -1: it did not come.
+int64_t Moment(const Record& r, std::string_view name) {
+  if (name == "DS_RX_BEG") return 0;
+  if (name == "DS_RX_END") return r.request_rx_ns;
+  if (name == "US_TX_END") return r.upstream_tx_ns;
+  if (name == "US_RX_BEG") return r.upstream_first_rx_ns;
+  return name == "DS_TX_BEG" ? r.response_tx_first_ns : r.response_tx_last_ns;
+}
+
+// The host of the attempt that was connected; "" when none was.
+std::string_view Connected(const Record& r) { return r.upstream_local.empty() ? std::string_view() : std::string_view(r.upstream_host); }
+
+std::string Underscored(std::string_view s) {
+  std::string out(s);
+  for (char& c : out)
+    if (c == ' ') c = '_';
+  return out;
+}
+
+std::string QueryParameter(std::string_view path, std::string_view name) {
+  const size_t q = path.find('?');
+  for (size_t at = q; at != std::string_view::npos; at = path.find('&', at + 1)) {
+    const std::string_view pair = path.substr(at + 1, path.find('&', at + 1) - at - 1);
+    if (pair.substr(0, pair.find('=')) == name) return std::string(pair.find('=') == std::string_view::npos ? "" : pair.substr(pair.find('=') + 1));
+  }
+  return {};
+}
+
+Value Evaluate(const Op& op, const Record& r, std::string& scratch) {
   auto keep = [&](std::string s) { return scratch = std::move(s), Text(scratch); };
   switch (op.code) {
     case kReq: {
@@ -182,41 +156,56 @@ Value Evaluate(const Format::Op& op, const Record& r, std::string& scratch) {
     case kTrailer: {
       auto v = r.response_trailers.Get(op.text);
       if (!v && !op.alternative.empty()) v = r.response_trailers.Get(op.alternative);
-      if (v) return Text(*v);
-      if (op.text == "grpc-status" && r.grpc_status >= 0) return keep(std::to_string(r.grpc_status));
-      return {};
+      return v ? Text(*v) : Value{};
     }
     case kStartTime: return keep(FormatTime(r.start_unix_ns, op.text, false));
-    case kStartTimeLocal: return keep(FormatTime(r.start_unix_ns, op.text, true));
+    case kStartTimeLocal: return keep(FormatTime(r.start_unix_ns, op.text.empty() ? kLocalTime : op.text, true));
+    case kEmitTime: {
+      timespec now{};
+      clock_gettime(CLOCK_REALTIME, &now);
+      return keep(FormatTime(static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec), op.text, false));
+    }
     case kProtocol: return Text(proxy::ProtocolText(r.protocol));
     case kUpstreamProtocol: return r.upstream_host.empty() ? Value{} : Text(proxy::ProtocolText(r.upstream_protocol));
     case kResponseCode: return Number(r.status);
-    case kResponseFlags: return keep(r.flags.ToString());
-    case kResponseFlagsLong: return keep(r.flags.ToLongString());
-    case kDetails: return Text(r.detail);
+    case kResponseFlags: return r.flags.empty() ? Text("-") : keep(r.flags.ToString());  // never missing, also in JSON
+    case kResponseFlagsLong: return r.flags.empty() ? Text("-") : keep(r.flags.ToLongString());
+    case kDetails:
+      if (r.protocol == proxy::Protocol::kTcp) return {};  // of responses only; see CONNECTION_TERMINATION_DETAILS
+      return op.text == "ALLOW_WHITESPACES" ? Text(r.detail) : keep(Underscored(r.detail));
     case kTermination: return Text(r.connection_termination);
     case kBytesReceived: return Number(static_cast<int64_t>(r.request_bytes));
     case kBytesSent: return Number(static_cast<int64_t>(r.response_bytes));
     case kDuration: return Ms(r.duration_ns);
     case kRequestDuration: return Ms(r.request_rx_ns);
     case kRequestTxDuration: return Ms(r.upstream_tx_ns);
-    case kResponseDuration: return Ms(r.upstream_first_rx_ns);
-    case kResponseTxDuration:
-      return r.upstream_first_rx_ns < 0 || r.duration_ns < r.upstream_first_rx_ns ? Value{} : Ms(r.duration_ns - r.upstream_first_rx_ns);
+    case kResponseDuration: return r.protocol == proxy::Protocol::kTcp ? Value{} : Ms(r.upstream_first_rx_ns);
+    case kResponseTxDuration: return Between(r.upstream_first_rx_ns, r.response_tx_last_ns, 1'000'000);
+    case kCommonDuration: return Between(Moment(r, op.text), Moment(r, op.alternative), op.unit == "ms" ? 1'000'000 : op.unit == "us" ? 1000 : 1);
     case kUpstreamHost: return Text(r.upstream_host);
-    case kUpstreamHostNoPort: return Text(WithoutPort(r.upstream_host));
-    case kUpstreamPort: return Text(PortOf(r.upstream_host));
+    case kUpstreamRemote: return Text(Connected(r));
+    case kUpstreamRemoteNoPort: return Text(WithoutPort(Connected(r)));
+    case kUpstreamPort: return Text(PortOf(Connected(r)));
     case kUpstreamLocal: return Text(r.upstream_local);
     case kUpstreamLocalNoPort: return Text(WithoutPort(r.upstream_local));
-    case kUpstreamCluster: return Text(r.cluster);
+    case kUpstreamLocalPort: return Text(PortOf(r.upstream_local));
+    case kUpstreamCluster:
+    case kUpstreamClusterRaw: return r.flags.Has(proxy::ResponseFlag::kNoClusterFound) ? Value{} : Text(r.cluster);
     case kAttempts: return Number(r.attempt_count);
-    case kUpstreamTlsFailure: return Text(r.upstream_transport_failure);
+    case kUpstreamTlsFailure: {
+      // A connection that was refused is a failure of the transport too.
+      const bool refused = r.upstream_transport_failure.empty() && r.attempt_count > 0;
+      const std::string_view last = refused ? std::string_view(r.attempts[r.attempt_count - 1].detail) : std::string_view();
+      return keep(Underscored(last.starts_with("delayed connect error") ? last : std::string_view(r.upstream_transport_failure)));
+    }
     case kUpstreamTx: return Number(static_cast<int64_t>(r.upstream_tx_bytes));
     case kUpstreamRx: return Number(static_cast<int64_t>(r.upstream_rx_bytes));
     case kDownstreamTx: return Number(static_cast<int64_t>(r.response_bytes + r.response_header_bytes));
     case kDownstreamRx: return Number(static_cast<int64_t>(r.request_bytes + r.request_header_bytes));
-    case kRequestHeadersBytes: return Number(static_cast<int64_t>(r.request_header_bytes));
-    case kResponseHeadersBytes: return Number(static_cast<int64_t>(r.response_header_bytes));
+    case kRequestHeadersBytes:
+    case kDownstreamHeaderRx: return Number(static_cast<int64_t>(r.request_header_bytes));
+    case kResponseHeadersBytes:
+    case kDownstreamHeaderTx: return Number(static_cast<int64_t>(r.response_header_bytes));
     case kRemote: return Text(r.downstream_remote);
     case kRemoteNoPort: return Text(WithoutPort(r.downstream_remote));
     case kRemotePort: return Text(PortOf(r.downstream_remote));
@@ -258,16 +247,27 @@ Value Evaluate(const Format::Op& op, const Record& r, std::string& scratch) {
       return v ? Text(v) : Value{};
     }
     case kLogType: return Text(r.protocol == proxy::Protocol::kTcp ? "TcpConnectionEnd" : "DownstreamEnd");
-    default: return {};
+    case kQueryParam: return keep(QueryParameter(RequestHeader(r, ":path"), op.text));
+    case kPath: {
+      std::string_view original = RequestHeader(r, "x-envoy-original-path"), path = original;
+      if (op.alternative == "PATH" || (path.empty() && op.alternative != "ORIG")) path = RequestHeader(r, ":path");
+      return Text(op.text == "NQ" ? path.substr(0, path.find('?')) : path);
+    }
+    case kDynamicMetadata:
+    case kFilterState:
+    case kUpstreamFilterState:
+    case kVirtualCluster:
+    case kLiteral: break;
   }
+  return {};
 }
 
 // Envoy prints 0, not "-", for a response that never came, and "-" for flags: both fall out of Value.
-void AppendValue(const Format::Op& op, const Record& r, std::string* out) {
+void AppendValue(const Op& op, const Record& r, bool omit_empty, std::string* out) {
   std::string scratch;
   Value v = Evaluate(op, r, scratch);
   size_t start = out->size();
-  if (v.kind == Value::kMissing) *out += '-';
+  if (v.kind == Value::kMissing) *out += omit_empty ? "" : "-";
   else if (v.kind == Value::kNumber) *out += std::to_string(v.number);
   else out->append(v.view);
   if (out->size() - start > op.max_length) out->resize(start + op.max_length);
@@ -276,79 +276,28 @@ void AppendValue(const Format::Op& op, const Record& r, std::string* out) {
 }  // namespace
 
 base::Result<Format> Format::Compile(std::string_view text) {
+  auto parsed = model::LogFormat::Parse(text);
+  if (!parsed) return parsed.error();
   Format f;
-  std::string literal;
-  auto flush = [&] {
-    if (!literal.empty()) f.ops_.push_back({-1, literal, {}, SIZE_MAX}), literal.clear();
-  };
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      literal += text[i];
-      continue;
-    }
-    if (i + 1 < text.size() && text[i + 1] == '%') {
-      literal += '%', ++i;
-      continue;
-    }
-    size_t name_end = i + 1;
-    while (name_end < text.size() && (std::isalnum(static_cast<unsigned char>(text[name_end])) || text[name_end] == '_')) ++name_end;
-    std::string_view name = text.substr(i + 1, name_end - i - 1);
-    size_t at = name_end;
-    std::string_view argument;
-    bool has_argument = false;
-    if (at < text.size() && text[at] == '(') {
-      size_t close = text.find(')', at);
-      if (close == std::string_view::npos) return base::Error("\"%" + std::string(name) + "(\" has no closing parenthesis");
-      argument = text.substr(at + 1, close - at - 1), has_argument = true;
-      at = close + 1;
-    }
-    Op op;
-    if (at < text.size() && text[at] == ':') {
-      size_t n = 0;
-      auto [p, ec] = std::from_chars(text.data() + at + 1, text.data() + text.size(), n);
-      if (ec != std::errc()) return base::Error("\"%" + std::string(name) + "\" has a length that is not a number");
-      op.max_length = n, at = static_cast<size_t>(p - text.data());
-    }
-    if (at >= text.size() || text[at] != '%') return base::Error("\"%" + std::string(name) + "\" is not closed by %");
-    const Operator* found = nullptr;
-    for (const Operator& o : kOperators) {
-      if (o.name == name) found = &o;
-    }
-    if (!found) return base::Error("unknown operator %" + std::string(name) + "%");
-    if (found->argument && (!has_argument || argument.empty())) return base::Error("%" + std::string(name) + "% needs an argument in parentheses");
-    op.code = found->code;
-    if (found->code == kReq || found->code == kResp || found->code == kTrailer) {
-      size_t q = argument.find('?');
-      op.text = Lower(argument.substr(0, q));
-      if (q != std::string_view::npos) op.alternative = Lower(argument.substr(q + 1));
-    } else if (found->code == kGrpcStatus) {
-      op.text = Lower(argument);
-    } else {
-      op.text = std::string(argument);
-    }
-    flush();
-    f.ops_.push_back(std::move(op));
-    i = at;
-  }
-  flush();
+  f.ops_ = std::move(parsed->ops);
   return f;
 }
 
-void Format::Append(const Record& record, std::string* out) const {
+void Format::Append(const Record& record, bool omit_empty, std::string* out) const {
   for (const Op& op : ops_) {
-    if (op.code < 0) *out += op.text;
-    else AppendValue(op, record, out);
+    if (op.code == kLiteral) *out += op.text;
+    else AppendValue(op, record, omit_empty, out);
   }
 }
 
 bool Format::Missing(const Record& record) const {
-  if (ops_.size() != 1 || ops_[0].code < 0) return false;
+  if (ops_.size() != 1 || ops_[0].code == kLiteral) return false;
   std::string scratch;
   return Evaluate(ops_[0], record, scratch).kind == Value::kMissing;
 }
 
-void Format::AppendJson(const Record& record, std::string* out) const {
-  if (ops_.size() == 1 && ops_[0].code >= 0) {
+void Format::AppendJson(const Record& record, bool omit_empty, std::string* out) const {
+  if (ops_.size() == 1 && ops_[0].code != kLiteral) {
     std::string scratch;
     Value v = Evaluate(ops_[0], record, scratch);
     if (v.kind == Value::kMissing) *out += "null";
@@ -357,7 +306,7 @@ void Format::AppendJson(const Record& record, std::string* out) const {
     return;
   }
   std::string text;
-  Append(record, &text);
+  Append(record, omit_empty, &text);
   AppendJsonString(text, out);
 }
 

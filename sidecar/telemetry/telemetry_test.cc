@@ -21,7 +21,7 @@ proxy::Record Sample() {
   r.method = "GET", r.path = "/a?b=1", r.authority = "cart:80", r.user_agent = "curl/7", r.request_id = "id-1";
   r.status = 503;
   r.flags.Set(proxy::ResponseFlag::kUpstreamOverflow);
-  r.upstream_host = "10.0.0.1:8000", r.downstream_remote = "[::1]:555", r.cluster = "outbound|80||cart.default";
+  r.upstream_host = "10.0.0.1:8000", r.upstream_local = "10.0.0.9:1234", r.downstream_remote = "[::1]:555", r.cluster = "outbound|80||cart.default";
   r.attempt_count = 2;
   r.grpc_status = 5;
   r.trace_id[0] = 0xab, r.trace_id[15] = 1;
@@ -33,7 +33,7 @@ std::string Render(const char* format, const proxy::Record& r) {
   auto f = Format::Compile(format);
   if (!f) return "error: " + f.error().ToString();
   std::string out;
-  f->Append(r, &out);
+  f->Append(r, false, &out);
   return out;
 }
 
@@ -51,7 +51,9 @@ TEST(AccessLog, OperatorsArgumentsAndLengths) {
   EXPECT_EQ("1700000000.123 1700000000123", Render("%START_TIME(%s.%3f)% %START_TIME(%3s)%", r));
   EXPECT_EQ("::1 555 10.0.0.1", Render("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT% %UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", r));
   EXPECT_EQ("UpstreamOverflow NotFound NOT_FOUND 5 2", Render("%RESPONSE_FLAGS_LONG% %GRPC_STATUS% %GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS_NUMBER% %UPSTREAM_REQUEST_ATTEMPT_COUNT%", r));
-  EXPECT_EQ("ab000000000000000000000000000001 5", Render("%TRACE_ID% %RESPONSE_TX_DURATION%", r));
+  r.response_tx_last_ns = 25'000'000;
+  EXPECT_EQ("ab000000000000000000000000000001 5 5000", Render("%TRACE_ID% %RESPONSE_TX_DURATION% %COMMON_DURATION(US_RX_BEG:DS_TX_END:us)%", r));
+  EXPECT_EQ("1 /a - /a?b=1", Render("%QUERY_PARAM(b)% %PATH(NQ)% %PATH(WQ:ORIG)% %PATH%", r));
   EXPECT_EQ("- -", Render("%REQUEST_DURATION% %DYNAMIC_METADATA(x:y)%", r));
 }
 
@@ -59,6 +61,9 @@ TEST(AccessLog, MistakesAreNamed) {
   EXPECT_EQ("error: unknown operator %NOPE%", Render("a %NOPE% b", {}));
   EXPECT_EQ("error: \"%REQ(\" has no closing parenthesis", Render("%REQ(x", {}));
   EXPECT_EQ("error: \"%PROTOCOL\" is not closed by %", Render("%PROTOCOL", {}));
+  EXPECT_EQ("error: %DURATION% takes neither argument nor length", Render("%DURATION(x)%", {}));
+  EXPECT_EQ("error: %COMMON_DURATION% does not know the moment US_CX_BEG", Render("%COMMON_DURATION(US_CX_BEG:DS_TX_END:ms)%", {}));
+  EXPECT_EQ("error: unknown operator %METADATA%", Render("%METADATA(ROUTE:a:b)%", {}));
   EXPECT_EQ("error: %REQ% needs an argument in parentheses", Render("%REQ%", {}));
 }
 
@@ -67,7 +72,9 @@ TEST(AccessLog, JsonKeepsTypesAndEscapes) {
   auto logs = std::make_shared<model::AccessLogs>();
   model::AccessLog log;
   log.path = path, log.json = true;
-  log.json_format = {{"code", "%RESPONSE_CODE%"}, {"none", "%ROUTE_NAME%"}, {"text", "%REQ(:METHOD)% \"%REQ(:PATH)%\""}};
+  using Node = model::JsonNode;
+  log.json_format = {{Node::kFormat, "code", "%RESPONSE_CODE%", {}}, {Node::kFormat, "none", "%ROUTE_NAME%", {}},
+                     {Node::kObject, "o", "", std::vector<Node>{{Node::kRaw, "n", "5", {}}}}, {Node::kFormat, "text", "%REQ(:METHOD)% \"%REQ(:PATH)%\"", {}}};
   logs->logs.push_back(log);
   log.path = path + ".2", log.omit_empty_values = true, log.min_status = 600;
   logs->logs.push_back(log);
@@ -80,7 +87,7 @@ TEST(AccessLog, JsonKeepsTypesAndEscapes) {
   std::ifstream in(path);
   std::stringstream text;
   text << in.rdbuf();
-  EXPECT_EQ("{\"code\":503,\"none\":null,\"text\":\"GET \\\"/\\u0001\xef\xbf\xbd\\n\\\"\"}\n", text.str());
+  EXPECT_EQ("{\"code\":503,\"none\":null,\"o\":{\"n\":5},\"text\":\"GET \\\"/\\u0001\xef\xbf\xbd\\n\\\"\"}\n", text.str());
   EXPECT_NE(0, access((path + ".2").c_str(), F_OK));
 }
 

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "sidecar/base/clock.h"
+
 namespace weft::upstream {
 
 const char* FailureOutcome(Failure f) {
@@ -86,6 +88,13 @@ Failure FailureOf(int error) {
 std::string ErrnoText(int error) {
   char text[128];
   return strerror_r(error, text, sizeof text);
+}
+
+bool PeerUnreachable(int fd, uint64_t silent_ns) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return false;
+  return info.tcpi_unacked > 0 && info.tcpi_retransmits > 0 && uint64_t{info.tcpi_last_ack_recv} * base::kMs >= silent_ns;
 }
 
 std::string LocalAddress(int fd) {

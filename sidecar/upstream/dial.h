@@ -43,5 +43,8 @@ Failure FailureOf(int error);
 // "delayed connect error: 111" etc., Envoy's transport failure texts come from the engine.
 std::string ErrnoText(int error);
 std::string LocalAddress(int fd);
+// The peer's kernel has acknowledged nothing for that long although bytes wait for it and were sent again: the host or the
+// way to it is gone. A peer that merely reads or answers slowly is not meant.
+bool PeerUnreachable(int fd, uint64_t silent_ns);
 
 }  // namespace weft::upstream

@@ -9,6 +9,7 @@ namespace weft::upstream {
 namespace {
 constexpr size_t kReadLimit = 64 * 1024;       // plain bytes read ahead of the codec
 constexpr size_t kWriteAhead = 128 * 1024;     // emitted and not yet sent
+constexpr uint64_t kUnreachableNs = 3 * base::kSecond;
 }  // namespace
 
 HttpConnection::HttpConnection(Pool* pool, io::Loop* loop) : pool_(pool), loop_(loop) {}
@@ -73,19 +74,35 @@ uint64_t HttpConnection::PingInterval() const {
   return streams_ ? std::min(config.ping_interval_ns, config.ping_active_ns) : config.ping_interval_ns;
 }
 
-// A peer that is gone without a word (a cut link, a stopped host) is found by asking.
+void HttpConnection::Watch(uint64_t delay) {
+  watch_due_ns_ = loop_->now() + delay;
+  loop_->Arm(&ping_timer_, delay);
+}
+
+// A peer that is gone without a word is found in two ways. The kernel knows that nothing is acknowledged any more (a cut
+// link, a host without power): seconds matter, so it is asked often while requests wait. A host that is stopped
+// acknowledges all the same: with HTTP/2 it is asked itself.
 void HttpConnection::OnPing() {
   const PoolConfig& config = pool_->config_;
-  uint64_t silent = loop_->now() - last_rx_ns_;
-  if (codec_->pings_outstanding() > 0) {
-    if (silent >= config.ping_timeout_ns) return Fail(Failure::kTerminated, "keepalive timeout");
-    return loop_->Arm(&ping_timer_, config.ping_timeout_ns - silent);
+  const uint64_t now = loop_->now(), silent = now - last_rx_ns_;
+  if (streams_ && silent >= kWatchNs && PeerUnreachable(transport_.fd(), kUnreachableNs)) {
+    return Fail(Failure::kTerminated, "peer unreachable");
   }
-  if (silent < PingInterval()) return loop_->Arm(&ping_timer_, PingInterval() - silent);
-  last_rx_ns_ = loop_->now();  // the answer's time starts
+  const auto again = [&](uint64_t delay) { Watch(streams_ ? std::min(delay, kWatchNs) : delay); };
+  if (!http2() || config.ping_interval_ns == 0) {
+    if (streams_) again(kWatchNs);
+    return;
+  }
+  if (codec_->pings_outstanding() > 0) {
+    const uint64_t waited = now - std::max(asked_ns_, last_rx_ns_);
+    if (waited >= config.ping_timeout_ns) return Fail(Failure::kTerminated, "keepalive timeout");
+    return again(config.ping_timeout_ns - waited);
+  }
+  if (silent < PingInterval()) return again(PingInterval() - silent);
+  asked_ns_ = now;
   codec_->Ping();
   MarkDirty();
-  loop_->Arm(&ping_timer_, config.ping_timeout_ns);
+  again(config.ping_timeout_ns);
 }
 
 void HttpConnection::Ready() {
@@ -103,7 +120,7 @@ void HttpConnection::Ready() {
   if (transport_.tls() && transport_.tls()->resumed()) cells.Add(config.stats.ssl_session_reused);
   --pool_->connecting_count_;
   last_rx_ns_ = loop_->now();
-  if (h2 && config.ping_interval_ns) loop_->Arm(&ping_timer_, config.ping_interval_ns);
+  if (h2 && config.ping_interval_ns) Watch(config.ping_interval_ns);
   pool_->Sort(this);
   MarkDirty();  // HTTP/2: the preface
   pool_->ServeWaiting();
@@ -139,6 +156,7 @@ void HttpConnection::Input() {
       }
       size_t before = transport_.in.size();
       bool ok = codec_->Feed(transport_.in);
+      if (ok && !http2() && *codec_->error()) base::Cells::Local().Add(pool_->config_.stats.cx_protocol_error);
       Dispatch();
       if (!ok) {
         base::Cells::Local().Add(pool_->config_.stats.cx_protocol_error);

@@ -107,9 +107,10 @@ bool Pool::OpenOn(HttpConnection* c, Stream* s) {
   s->reused = c->served_, s->connect_ns = c->served_ ? 0 : c->connect_ns_;
   c->served_ = true;
   c->timer_.Cancel();
-  if (c->streams_ == 0 && c->ping_timer_.armed() && c->codec().pings_outstanding() == 0) {
+  if (c->streams_ == 0 && c->codec().pings_outstanding() == 0) {
     c->last_rx_ns_ = loop_->now();  // silence counts from the request on
-    loop_->Arm(&c->ping_timer_, std::min(config_.ping_interval_ns, config_.ping_active_ns));
+    // Not for each request anew: under load the watch just goes on.
+    if (!c->ping_timer_.armed() || c->watch_due_ns_ > loop_->now() + HttpConnection::kWatchNs) c->Watch(HttpConnection::kWatchNs);
   }
   c->open_.PushBack(s);
   ++c->streams_;

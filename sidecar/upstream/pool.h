@@ -117,6 +117,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void Detach(Stream* s);
   void OnTimer();
   void OnPing();
+  void Watch(uint64_t delay);  // OnPing comes then
   uint64_t PingInterval() const;
   void ArmIdle();
   bool usable() const;
@@ -128,7 +129,8 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   io::Loop* loop_;
   State state_ = State::kConnecting;
   bool draining_ = false, served_ = false;
-  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0;
+  static constexpr uint64_t kWatchNs = 1'000'000'000;  // between two looks at a connection that requests wait for
+  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0, asked_ns_ = 0, watch_due_ns_ = 0;
   size_t streams_ = 0;
   uint64_t reported_rx_ = 0, reported_tx_ = 0;
   Transport transport_;
@@ -139,7 +141,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   MemberTask<HttpConnection, &HttpConnection::Input> input_{this};
   MemberTask<HttpConnection, &HttpConnection::Reap> reap_{this};
   MemberTimer<HttpConnection, &HttpConnection::OnTimer> timer_{this};  // connect timeout, then idle timeout
-  MemberTimer<HttpConnection, &HttpConnection::OnPing> ping_timer_{this};
+  MemberTimer<HttpConnection, &HttpConnection::OnPing> ping_timer_{this};  // is the peer still there?
 };
 
 class Pool {

@@ -12,6 +12,7 @@
 
 #include "envoy/extensions/access_loggers/file/v3/file.pb.h"
 #include "envoy/extensions/access_loggers/stream/v3/stream.pb.h"
+#include "sidecar/model/log_format.h"
 #include "sidecar/xds/translate_internal.h"
 
 namespace weft::xds {
@@ -297,21 +298,36 @@ model::Http2Options ToHttp2(const Ctx& c, const core::Http2ProtocolOptions& p) {
 
 namespace {
 
-void FlattenJson(const Ctx& c, const std::string& prefix, const Struct& s, std::vector<std::pair<std::string, std::string>>& out) {
+std::string ShortNumber(double d) {
+  char text[32];
+  const int n = snprintf(text, sizeof text, "%.17g", d);
+  char shorter[32];
+  snprintf(shorter, sizeof shorter, "%.15g", d);
+  return std::stod(shorter) == d ? shorter : std::string(text, static_cast<size_t>(n));
+}
+
+void ReadJson(const Ctx& c, const Struct& s, std::vector<model::JsonNode>& out) {
   for (const auto& [k, v] : s.fields()) {
-    std::string key = prefix.empty() ? k : prefix + "." + k;
-    if (v.kind_case() == Value::kStringValue) out.emplace_back(key, v.string_value());
-    else if (v.kind_case() == Value::kStructValue) FlattenJson(c, key, v.struct_value(), out);
-    else if (v.kind_case() == Value::kBoolValue) out.emplace_back(key, v.bool_value() ? "true" : "false");
-    else if (v.kind_case() == Value::kNumberValue) out.emplace_back(key, std::to_string(v.number_value()));
-    else c.Key(key).Warn("not supported, ignored");
+    model::JsonNode node;
+    node.key = k;
+    switch (v.kind_case()) {
+      case Value::kStringValue: node.format = v.string_value(); break;
+      case Value::kStructValue:
+        node.kind = model::JsonNode::kObject;
+        ReadJson(c.Key(k), v.struct_value(), node.children);
+        break;
+      case Value::kBoolValue: node.kind = model::JsonNode::kRaw, node.format = v.bool_value() ? "true" : "false"; break;
+      case Value::kNumberValue: node.kind = model::JsonNode::kRaw, node.format = ShortNumber(v.number_value()); break;
+      default: c.Key(k).Fail("lists and nulls are not supported in a JSON format"); continue;
+    }
+    out.push_back(std::move(node));
   }
+  std::sort(out.begin(), out.end(), [](const auto& x, const auto& y) { return x.key < y.key; });
 }
 
 void SetJson(const Ctx& c, const Struct& s, model::AccessLog& log) {
   log.json = true;
-  FlattenJson(c, "", s, log.json_format);
-  std::sort(log.json_format.begin(), log.json_format.end());
+  ReadJson(c, s, log.json_format);
 }
 
 void SetFormat(const Ctx& c, const core::SubstitutionFormatString& f, model::AccessLog& log) {
@@ -354,24 +370,41 @@ void SetFilter(const Ctx& c, const envoy::config::accesslog::v3::AccessLogFilter
   }
 }
 
-// Header names in %REQ(A?B):9%, %RESP(A)%, %TRAILER(A)%.
-void FindHeaders(const std::string& format, const char* command, std::set<std::string>& names) {
-  std::string start = std::string("%") + command + "(";
-  for (size_t at = format.find(start); at != std::string::npos; at = format.find(start, at + 1)) {
-    size_t from = at + start.size(), end = format.find(')', from);
-    if (end == std::string::npos) return;
-    std::stringstream list(format.substr(from, end - from));
-    for (std::string name; std::getline(list, name, '?');)
-      if (!name.empty()) names.insert(LowerCase(name));
+// What Envoy's default format needs.
+constexpr char kDefaultHeaders[] =
+    "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%%REQ(X-FORWARDED-FOR)%%REQ(USER-AGENT)%%REQ(X-REQUEST-ID)%%REQ(:AUTHORITY)%%REQ(:METHOD)%"
+    "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%";
+
+// Checks formats and collects the headers they need.
+struct Needed {
+  std::set<std::string> request, response, trailers;
+
+  void Read(const Ctx& c, const std::string& text) {
+    using Op = model::LogOperator;
+    auto format = model::LogFormat::Parse(text);
+    if (!format) return c.Fail(format.error().message());
+    for (const auto& op : format->ops) {
+      if (op.code == Op::kPath || op.code == Op::kQueryParam) request.insert({":path", "x-envoy-original-path"});
+      auto* names = op.code == Op::kReq ? &request : op.code == Op::kResp ? &response : op.code == Op::kTrailer ? &trailers : nullptr;
+      if (!names) continue;
+      names->insert(op.text);
+      if (!op.alternative.empty()) names->insert(op.alternative);
+    }
   }
-}
+  void ReadAll(const Ctx& c, const std::vector<model::JsonNode>& nodes) {
+    for (const model::JsonNode& n : nodes) {
+      if (n.kind == model::JsonNode::kFormat) Read(c.Key(n.key), n.format);
+      ReadAll(c.Key(n.key), n.children);
+    }
+  }
+};
 
 }  // namespace
 
 std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
                                                       const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs) {
   auto out = std::make_shared<model::AccessLogs>();
-  std::set<std::string> request, response, trailers;
+  Needed needed;
   for (int i = 0; i < logs.size(); ++i) {
     const auto& l = logs[i];
     Ctx lc = c[i], tc = lc / "typed_config";
@@ -398,17 +431,15 @@ std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
       continue;
     }
     if (l.has_filter()) SetFilter(lc / "filter", l.filter(), log);
-    std::string all = log.text_format;
-    for (const auto& [k, v] : log.json_format) all += v;
-    if (all.empty()) all = "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%%REQ(X-FORWARDED-FOR)%%REQ(USER-AGENT)%%REQ(X-REQUEST-ID)%%REQ(:AUTHORITY)%%REQ(:METHOD)%";
-    FindHeaders(all, "REQ", request), FindHeaders(all, "RESP", response), FindHeaders(all, "TRAILER", trailers);
-    for (const auto& h : log.headers) request.insert(h.name);
+    if (log.json) needed.ReadAll(tc, log.json_format);
+    else needed.Read(tc, log.text_format.empty() ? kDefaultHeaders : log.text_format);
+    for (const auto& h : log.headers) needed.request.insert(h.name);
     out->logs.push_back(std::move(log));
   }
   if (out->logs.empty()) return nullptr;
-  out->request_headers.assign(request.begin(), request.end());
-  out->response_headers.assign(response.begin(), response.end());
-  out->response_trailers.assign(trailers.begin(), trailers.end());
+  out->request_headers.assign(needed.request.begin(), needed.request.end());
+  out->response_headers.assign(needed.response.begin(), needed.response.end());
+  out->response_trailers.assign(needed.trailers.begin(), needed.trailers.end());
   return out;
 }
 

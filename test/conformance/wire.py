@@ -118,7 +118,7 @@ class Frames:
     """Reads frames from a socket; what was understood is kept in said ("goaway 1", "rst 1 8", "200 on 1", "end 1")."""
 
     def __init__(self, sock):
-        self.sock, self.buffer, self.said, self.bodies, self.eof = sock, b"", [], {}, False
+        self.sock, self.buffer, self.said, self.bodies, self.goaways, self.eof = sock, b"", [], {}, [], False
 
     def more(self):
         try:
@@ -140,6 +140,7 @@ class Frames:
     def one(self, kind, flags, stream, payload):
         if kind == GOAWAY:
             self.said.append("goaway %d" % int.from_bytes(payload[4:8], "big"))
+            self.goaways.append(int.from_bytes(payload[:4], "big"))  # the last stream id
         elif kind == RST:
             self.said.append("rst %d %d" % (stream, int.from_bytes(payload, "big")))
         elif kind == HEADERS:

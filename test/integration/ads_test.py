@@ -1,6 +1,8 @@
 """Discovery against a foreign server (grpc++): delta and state of the world, warming, NACK, reconnect, make before break."""
-import json, os, queue, subprocess, threading
+import json, os, queue, subprocess, sys, threading
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../conformance"))
+import wire
 from harness import *
 
 FAKE = os.environ.get("FAKE_ADS", "test/support/fake_ads")
@@ -274,5 +276,28 @@ def test_changes_under_load_fail_nothing():
     assert not [r for r in ads.requests if r.get("errorDetail")]
     assert s.stop() == 0
 
+
+def test_a_changed_listener_lets_go_of_http2():
+    b, ads = Backend("b"), Ads()
+    fill(ads, b)
+    ads.push("1")
+    s = Sidecar(bootstrap(ads.port))
+    assert s.get("/")[0] == 200
+    sock = wire.connect(s.port("l"))
+    f = wire.Frames(sock)
+    sock.sendall(wire.PREFACE + wire.frame(wire.SETTINGS, 0, 0) + wire.script("HEADERS 1 END :path=/first"))
+    f.until(lambda said: "end 1" in said)
+    sock.sendall(wire.script("HEADERS 3 :method=POST content-length=2"))
+    ads.set("LDS", "l", listener("l", hcm(rds="r", server_name="other")))
+    ads.push("2")
+    f.until(lambda _: f.goaways)
+    assert f.goaways == [2**31 - 1], f.goaways
+    sock.sendall(wire.script("HEADERS 5 END :path=/on-its-way"))  # before the word could reach its sender
+    f.until(lambda said: "end 5" in said and len(f.goaways) > 1)
+    assert f.goaways == [2**31 - 1, 5] and "200 on 5" in f.said, (f.goaways, f.said)
+    sock.sendall(wire.script("DATA 3 END ok"))  # what is under way ends in its own time, and the connection with it
+    f.until(lambda _: f.eof)
+    assert "200 on 3" in f.said and f.bodies[3] == b"b:ok" and f.said.count("goaway 0") == 2, (f.said, f.bodies)
+    assert s.stop() == 0
 
 main(globals())

@@ -134,7 +134,7 @@ class Http(unittest.TestCase):
 
         def logged():
             text = open(path("access.log")).read() if os.path.exists(path("access.log")) else ""
-            return text if all(flag in text for flag in (" 503 UF,URX ", " 504 UT ", " 503 UC,URX ", " 503 NC ")) else None
+            return text if all(flag in text for flag in (" 503 URX,UF ", " 504 UT ", " 503 URX,UC ", " 503 NC ")) else None
         try:
             wait_for("flags in the access log", logged)
         except TimeoutError:
