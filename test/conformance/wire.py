@@ -207,6 +207,18 @@ def read_request(sock, buffer=b""):
         buffer += data
 
 
+def one_chunk(request):
+    """The request with the chunks of its body joined: how they were cut is the sender's timing. What is not plain chunks stays."""
+    head, _, rest = request.partition(b"\r\n\r\n")
+    body = b""
+    while m := re.match(rb"([1-9a-f][0-9a-f]*)\r\n", rest):
+        end = m.end() + int(m.group(1), 16)
+        if rest[end:end + 2] != b"\r\n":
+            return request
+        body, rest = body + rest[m.end():end], rest[end + 2:]
+    return head + b"\r\n\r\n%x\r\n" % len(body) + body + b"\r\n" + rest if body and rest.startswith(b"0\r\n") else request
+
+
 def connect(port, seconds=10):
     s = socket.create_connection(("127.0.0.1", port), seconds)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
