@@ -149,8 +149,8 @@ void AccessLogFormat(std::string_view bytes) {
   auto f = telemetry::Format::Compile(bytes);
   if (!f) return;
   std::string text, json;
-  f->Append(*record, &text);
-  f->AppendJson(*record, &json);
+  f->Append(*record, false, &text);
+  f->AppendJson(*record, true, &json);
   f->Missing(*record);
   WEFT_CHECK(!json.empty() && json.find('\n') == std::string::npos, json);
 }
