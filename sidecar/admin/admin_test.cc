@@ -109,6 +109,7 @@ TEST_F(Admin, ConnectionsAreBounded) {
 model::ConfigSnapshot Snapshot(const std::string& cluster, std::shared_ptr<cluster::ClusterCells> cells, const std::vector<uint16_t>& ports) {
   auto config = std::make_shared<model::Cluster>();
   config->name = cluster;
+  config->outlier = std::make_shared<const model::OutlierConfig>();
   model::Endpoints endpoints;
   for (uint16_t port : ports) {
     model::Endpoint e;

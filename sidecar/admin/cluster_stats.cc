@@ -1,6 +1,8 @@
 #include "sidecar/admin/cluster_stats.h"
 
 #include <algorithm>
+#include <string_view>
+#include <utility>
 
 #include "sidecar/cluster/host_set.h"
 
@@ -23,16 +25,17 @@ constexpr const char* kCounterNames[] = {"membership_change", "outlier_detection
 
 }  // namespace
 
-ClusterStats::Ids::Ids(const std::string& cluster) {
+void ClusterStats::Ids::Define(const std::string& cluster, bool outlier) {
   static_assert(std::size(kGaugeNames) == kGauges && std::size(kCounterNames) == kCounters);
   auto& stats = base::Stats::Get();
-  auto define = [&](const char* name, bool gauge) {
-    const std::string full = "cluster." + cluster + "." + name, base = std::string("cluster.") + name;
+  auto define = [&](base::StatId& id, std::string_view name, bool gauge) {
+    if (name.starts_with("outlier_detection.") != outlier) return;
+    const std::string full = "cluster." + cluster + "." + std::string(name), base = "cluster." + std::string(name);
     const base::Stats::Tags tags = {{"envoy_cluster_name", cluster}};
-    return gauge ? stats.Gauge(full, base, tags) : stats.Counter(full, base, tags);
+    id = gauge ? stats.Gauge(full, base, tags) : stats.Counter(full, base, tags);
   };
-  std::transform(std::begin(kGaugeNames), std::end(kGaugeNames), gauges.begin(), [&](const char* n) { return define(n, true); });
-  std::transform(std::begin(kCounterNames), std::end(kCounterNames), counters.begin(), [&](const char* n) { return define(n, false); });
+  for (size_t i = 0; i < kGauges; ++i) define(gauges[i], kGaugeNames[i], true);
+  for (size_t i = 0; i < kCounters; ++i) define(counters[i], kCounterNames[i], false);
 }
 
 void ClusterStats::Update(const model::ConfigSnapshot& snapshot) {
@@ -40,7 +43,10 @@ void ClusterStats::Update(const model::ConfigSnapshot& snapshot) {
   ++round_;
   for (const auto& entry : snapshot.clusters) {
     const std::string& name = entry->config->name;
-    Ids& ids = clusters_.try_emplace(name, name).first->second;
+    const auto [at, added] = clusters_.try_emplace(name);
+    Ids& ids = at->second;
+    if (added) ids.Define(name, false);
+    if (entry->config->outlier && !std::exchange(ids.outlier, true)) ids.Define(name, true);
     ids.round = round_;
     const cluster::ClusterCells& cells = *entry->cells;
     std::array<uint64_t, kGauges> now = {};

@@ -25,9 +25,10 @@ class ClusterStats {
  private:
   static constexpr size_t kGauges = 3 + 2 * 4, kCounters = 8;
   struct Ids {
-    explicit Ids(const std::string& cluster);
-    std::array<base::StatId, kGauges> gauges;          // total, healthy, ejected; then the breakers of both priorities
-    std::array<base::StatId, kCounters> counters;
+    void Define(const std::string& cluster, bool outlier);  // those of outlier detection, or all others
+    std::array<base::StatId, kGauges> gauges = {};     // total, healthy, ejected; then the breakers of both priorities
+    std::array<base::StatId, kCounters> counters = {};
+    bool outlier = false;                              // like Envoy's, these exist once outlier detection is configured
     std::array<uint64_t, kCounters> seen = {};         // what was added already, so that a reset of the counters stays one
     std::weak_ptr<const cluster::ClusterCells> cells;  // whose counts `seen` are
     uint64_t round = 0;
