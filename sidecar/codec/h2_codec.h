@@ -50,8 +50,10 @@ class Http2Codec final : public Codec {
   const char* error() const override { return error_; }
 
  private:
+  struct Stream;
   struct StreamState {
     StreamId id = 0;             // our handle; the wire id on the server side
+    Stream* next_in_slot = nullptr;  // streams_
     int32_t wire = 0;            // nghttp2's id; 0 before the request was submitted
     Inbound* inbound = nullptr;  // null: released
     size_t unconsumed = 0;       // body bytes whose credit was not returned
