@@ -411,12 +411,7 @@ void Connection::OnTimer() {
     case State::kClosing:
       return CloseNow();
     case State::kHttp:
-      if (exchange_count_ != 0) return;
-      base::Cells::Local().Add(http_stats_->cx_idle_timeout);
-      codec_->StartDrain();
-      codec_->StartDrain();
-      MarkDirty();
-      return CloseAfterFlush();
+      return OnIdle();
     case State::kTcp:
     case State::kClosed:
       return;

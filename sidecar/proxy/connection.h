@@ -97,7 +97,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void HandshakeFailed();
   // tls_failure: "plaintext", or the engine's failure with its words in tls_detail; "" when TLS was not the reason.
   void RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure, std::string_view tls_detail);
-  void ArmIdle();
+  void BeginIdle();
+  void OnIdle();
   model::ConnInfo Info() const;
 
   WorkerCore* core_;
@@ -105,7 +106,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const model::FilterChain* chain_ = nullptr;  // owned by listener_
   State state_ = State::kSniff;
   bool restored_ = false, draining_ = false, counted_http_ = false, long_wait_ = false;
-  uint64_t id_, started_ns_, started_unix_ns_;
+  uint64_t id_, started_ns_, started_unix_ns_, idle_since_ns_ = 0;
   model::Address peer_, local_, destination_;
   std::string peer_text_, destination_text_, sni_;
   std::vector<std::string> alpn_;

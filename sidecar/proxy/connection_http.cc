@@ -56,17 +56,30 @@ void Connection::StartHttp(bool h2) {
     core_->loop()->Arm(&second_goaway_, base::kSecond);
   }
   if (uint64_t age = hcm().common.max_connection_duration_ns) core_->loop()->Arm(&age_timer_, age);
-  ArmIdle();
+  timer_.Cancel();
+  BeginIdle();
   MarkDirty();
 }
 
-void Connection::ArmIdle() {
+// Requests come and go under an armed timer; when it fires, it sees since when there is none.
+void Connection::BeginIdle() {
+  idle_since_ns_ = core_->loop()->now();
   uint64_t idle = hcm().common.idle_timeout_ns.value_or(kIdleNs);
-  if (idle) core_->loop()->Arm(&timer_, idle);
+  if (idle && !timer_.armed()) core_->loop()->Arm(&timer_, idle);
+}
+
+void Connection::OnIdle() {
+  if (exchange_count_ != 0) return;
+  uint64_t now = core_->loop()->now(), due = idle_since_ns_ + hcm().common.idle_timeout_ns.value_or(kIdleNs);
+  if (now < due) return core_->loop()->Arm(&timer_, due - now);
+  base::Cells::Local().Add(http_stats_->cx_idle_timeout);
+  codec_->StartDrain();
+  codec_->StartDrain();
+  MarkDirty();
+  CloseAfterFlush();
 }
 
 codec::Inbound* Connection::OnNewStream(codec::StreamId id) {
-  timer_.Cancel();
   Exchange* e = core_->NewExchange();
   exchanges_.PushBack(e);
   ++exchange_count_;
@@ -141,7 +154,7 @@ void Connection::ExchangeDone(Exchange* e, codec::StreamId id) {
   codec_->Release(id);
   MarkDirty();
   if (!transport_.in.empty() || transport_.more_to_read() || transport_.eof()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
-  if (exchange_count_ == 0 && state_ == State::kHttp) ArmIdle();
+  if (exchange_count_ == 0 && state_ == State::kHttp) BeginIdle();
 }
 
 void Connection::StartDrain() {

@@ -51,11 +51,16 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   down_.owner = this;
   record_ = core_->NewRecord();
   record_->start_unix_ns = core_->loop()->wall_now();
-  const auto& hcm = c->hcm();
-  uint64_t limit = hcm.request_headers_timeout_set ? hcm.request_headers_timeout_ns : kHeadersTimeoutNs;
-  if (limit) core_->loop()->Arm(&head_timer_, limit);
   core_->OnRequest(1);
+  Wake();
   return &down_;
+}
+
+// The usual head is complete within the turn it began in, and costs no timer.
+void Exchange::AwaitHead() {
+  const auto& hcm = conn_->hcm();
+  uint64_t limit = hcm.request_headers_timeout_set ? hcm.request_headers_timeout_ns : kHeadersTimeoutNs;
+  if (limit && !head_timer_.armed()) core_->loop()->Arm(&head_timer_, limit);
 }
 
 void Exchange::Advance() {
@@ -67,7 +72,7 @@ void Exchange::Advance() {
     if (phase_ == Phase::kDone) return;
   }
   if (phase_ == Phase::kHead) {
-    if (!(down_.bits & (In::kHead | In::kMalformed))) return;
+    if (!(down_.bits & (In::kHead | In::kMalformed))) return AwaitHead();
     OnHead();
   } else if ((down_.bits & In::kMalformed) && phase_ != Phase::kReply) {
     // The head was good, what followed was not: no more of it goes anywhere.
@@ -119,8 +124,7 @@ void Exchange::OnHead() {
   upgrade_ = record_->method == "CONNECT";
   if (hcm.request_timeout_ns && !upgrade_ && !RequestEnded()) core_->loop()->Arm(&head_timer_, hcm.request_timeout_ns);
   record_->websocket = upgrade_ && head.Value(Token::kProtocol) == "websocket";
-  idle_ns_ = hcm.stream_idle_timeout_ns;
-  if (idle_ns_) core_->loop()->Arm(&idle_timer_, idle_ns_);
+  SetIdle(hcm.stream_idle_timeout_ns);
   if (!upgrade_ && record_->path.starts_with('/')) {
     http::PathOptions options;
     options.merge_slashes = hcm.merge_slashes;
@@ -216,10 +220,22 @@ void Exchange::HandleTimers() {
   }
 }
 
-// Armed once; when it fires the deadline may have moved.
+// The timer outlives its request: armed a few times an hour, not for each. When it fires the deadline has usually moved.
+void Exchange::SetIdle(uint64_t idle_ns) {
+  idle_ns_ = idle_ns;
+  const uint64_t due = core_->loop()->now() + idle_ns_;
+  if (!idle_ns_ || (idle_timer_.armed() && idle_due_ns_ <= due)) return;
+  idle_due_ns_ = due;
+  core_->loop()->Arm(&idle_timer_, idle_ns_);
+}
+
 void Exchange::OnIdleTimer() {
+  if (phase_ == Phase::kDone || !idle_ns_) return;
   uint64_t now = core_->loop()->now(), due = last_activity_ns_ + idle_ns_;
-  if (now < due) return core_->loop()->Arm(&idle_timer_, due - now);
+  if (now < due) {
+    idle_due_ns_ = due;
+    return core_->loop()->Arm(&idle_timer_, due - now);
+  }
   timers_ |= kIdleTimer;
   Wake();
 }
@@ -349,9 +365,7 @@ void Exchange::DownstreamGone() {
 
 void Exchange::Finish() {
   if (phase_ == Phase::kDone) return;
-  for (io::Timer* t : std::initializer_list<io::Timer*>{&head_timer_, &route_timer_, &try_timer_, &idle_timer_, &wait_timer_, &duration_timer_}) {
-    t->Cancel();
-  }
+  head_timer_.Cancel(), route_timer_.Cancel(), try_timer_.Cancel(), wait_timer_.Cancel(), duration_timer_.Cancel();
   base::Cells& cells = base::Cells::Local();
   HttpStats& stats = conn_->http_stats();
   if (attempt_open_) {

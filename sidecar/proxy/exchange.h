@@ -40,6 +40,7 @@ class Exchange final : public base::ListNode {
   enum : uint8_t { kHeadTimer = 1, kRouteTimer = 2, kTryTimer = 4, kIdleTimer = 8, kWaitTimer = 16, kDurationTimer = 32 };
 
   void Advance();
+  void AwaitHead();
   void OnHead();
   // Filters from next_filter_ on; true when the request may go on to its route.
   bool RunFilters();
@@ -100,6 +101,7 @@ class Exchange final : public base::ListNode {
   void OnHeadTimer() { timers_ |= kHeadTimer, Wake(); }
   void OnRouteTimer() { timers_ |= kRouteTimer, Wake(); }
   void OnTryTimer() { timers_ |= kTryTimer, Wake(); }
+  void SetIdle(uint64_t idle_ns);
   void OnIdleTimer();
   void OnWaitTimer() { timers_ |= kWaitTimer, Wake(); }
   void OnDurationTimer() { timers_ |= kDurationTimer, Wake(); }
@@ -116,7 +118,7 @@ class Exchange final : public base::ListNode {
   bool response_begun_ = false, response_ended_ = false, response_no_body_ = false;
   bool holds_request_ = false, holds_retry_ = false, holds_host_ = false, fault_counted_ = false, fault_abort_due_ = false;
   bool attempt_open_ = false, head_sent_ = false, replayable_ = true, upstream_end_seen_ = false;
-  uint64_t started_ns_ = 0, last_activity_ns_ = 0, idle_ns_ = 0, attempt_started_ns_ = 0, route_timeout_ns_ = 0;
+  uint64_t started_ns_ = 0, last_activity_ns_ = 0, idle_ns_ = 0, idle_due_ns_ = 0, attempt_started_ns_ = 0, route_timeout_ns_ = 0;
   uint64_t replay_limit_ = 64 * 1024, grpc_timeout_ns_ = 0;
   uint32_t fault_status_ = 0, local_status_ = 0;  // local_status_: of our own answer, before gRPC made it a 200
   int fault_grpc_status_ = -1;

@@ -217,11 +217,7 @@ void Exchange::Route() {
   bool has_body = !RequestEnded() || !down_.body.empty();
   retry_ = cluster::RetryState(upgrade_ ? nullptr : route::Retry(found_), down_.head, has_body);
   if (found_.vhost->per_request_buffer_limit) replay_limit_ = *found_.vhost->per_request_buffer_limit;
-  if (f.idle_timeout_ns) {
-    idle_ns_ = *f.idle_timeout_ns;
-    idle_timer_.Cancel();
-    if (idle_ns_) core_->loop()->Arm(&idle_timer_, idle_ns_);
-  }
+  if (f.idle_timeout_ns) SetIdle(*f.idle_timeout_ns);
   uint64_t longest = f.max_stream_duration_ns.value_or(conn_->hcm().common.max_stream_duration_ns);
   if (longest) core_->loop()->Arm(&duration_timer_, longest);
   route_timeout_ns_ = upgrade_ ? 0 : f.timeout_ns;

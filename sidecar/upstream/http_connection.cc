@@ -64,6 +64,8 @@ void HttpConnection::OnTimer() {
     return Fail(Failure::kConnectTimeout, state_ == State::kConnecting ? "connect timeout" : "TLS handshake timeout");
   }
   if (streams_ == 0) {
+    const uint64_t now = loop_->now(), due = idle_since_ + pool_->config_.idle_timeout_ns;
+    if (now < due) return loop_->Arm(&timer_, due - now);
     cells.Add(stats.cx_idle_timeout);
     Fail(Failure::kTerminated, "idle timeout");
   }
@@ -124,7 +126,7 @@ void HttpConnection::Ready() {
   pool_->Sort(this);
   MarkDirty();  // HTTP/2: the preface
   pool_->ServeWaiting();
-  if (streams_ == 0) ArmIdle();
+  if (streams_ == 0) BeginIdle();
 }
 
 void HttpConnection::Input() {
@@ -214,8 +216,10 @@ void HttpConnection::Consumed(codec::StreamId id, size_t n) {
   if (!transport_.in.empty() || transport_.more_to_read()) loop_->Schedule(io::Beat::kAdvance, &input_);
 }
 
-void HttpConnection::ArmIdle() {
-  if (uint64_t t = pool_->config_.idle_timeout_ns) loop_->Arm(&timer_, t);
+// Streams come and go under an armed timer; when it fires, it sees since when there is none.
+void HttpConnection::BeginIdle() {
+  idle_since_ = loop_->now();
+  if (uint64_t t = pool_->config_.idle_timeout_ns; t && !timer_.armed()) loop_->Arm(&timer_, t);
 }
 
 void HttpConnection::Fail(Failure failure, std::string detail) {

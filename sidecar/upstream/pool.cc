@@ -106,7 +106,6 @@ bool Pool::OpenOn(HttpConnection* c, Stream* s) {
   s->state = Stream::State::kOpen, s->id = id, s->conn = c;
   s->reused = c->served_, s->connect_ns = c->served_ ? 0 : c->connect_ns_;
   c->served_ = true;
-  c->timer_.Cancel();
   if (c->streams_ == 0 && c->codec().pings_outstanding() == 0) {
     c->last_rx_ns_ = loop_->now();  // silence counts from the request on
     // Not for each request anew: under load the watch just goes on.
@@ -143,7 +142,7 @@ void Pool::OnStreamDone(HttpConnection* c) {
     c->transport_.Write();
     return c->Fail(Failure::kTerminated, "not reusable");
   }
-  c->ArmIdle();
+  c->BeginIdle();
 }
 
 void Pool::ServeWaiting() {

@@ -119,7 +119,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void OnPing();
   void Watch(uint64_t delay);  // OnPing comes then
   uint64_t PingInterval() const;
-  void ArmIdle();
+  void BeginIdle();
   bool usable() const;
   size_t room() const;
 
@@ -130,7 +130,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   State state_ = State::kConnecting;
   bool draining_ = false, served_ = false;
   static constexpr uint64_t kWatchNs = 1'000'000'000;  // between two looks at a connection that requests wait for
-  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0, asked_ns_ = 0, watch_due_ns_ = 0;
+  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0, asked_ns_ = 0, watch_due_ns_ = 0, idle_since_ = 0;
   size_t streams_ = 0;
   uint64_t reported_rx_ = 0, reported_tx_ = 0;
   Transport transport_;
