@@ -312,7 +312,7 @@ void Connection::Input() {
       return;
     case State::kPickCodec:
     case State::kHttp: {
-      bool changed = transport_.Read(kSniffLimit);
+      bool changed = transport_.Read(ReadLimit());
       if (state_ == State::kPickCodec && !PickCodec()) {
         if (transport_.eof() || transport_.broken()) CloseNow();
         return;

@@ -11,7 +11,6 @@ namespace {
 
 constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 constexpr uint64_t kIdleNs = 3600 * base::kSecond;
-constexpr size_t kReadLimit = 64 * 1024;
 
 codec::Limits LimitsOf(const model::HttpConnectionManager& h) {
   codec::Limits l;
@@ -50,6 +49,7 @@ void Connection::StartHttp(bool h2) {
   cells.Add(h2 ? http_stats_->cx_http2_total : http_stats_->cx_http1_total);
   if (tls()) cells.Add(http_stats_->cx_ssl_total);
   codec::Limits limits = LimitsOf(hcm());
+  if (!h2) limits.max_buffered_per_stream = upstream::Transport::kPortion;
   codec_ = h2 ? codec::NewHttp2Server(limits, this, core_->options().clock) : codec::NewHttp1Server(limits, this);
   if (draining_ || core_->draining()) {
     codec_->StartDrain();
@@ -120,12 +120,12 @@ void Connection::HttpInput(bool changed) {
       }
       return;
     }
-    if (!changed || !transport_.more_to_read() || transport_.in.size() >= kReadLimit) break;
-    changed = transport_.Read(kReadLimit);
+    if (!changed || !transport_.more_to_read() || transport_.in.size() >= ReadLimit()) break;
+    changed = transport_.Read(ReadLimit());
   }
   // The rounds are over, not the bytes: those read last have not been fed yet. (Without progress nothing is scheduled.)
   bool unfed = changed && !transport_.in.empty();
-  bool unread = transport_.more_to_read() && transport_.in.size() < kReadLimit;
+  bool unread = transport_.more_to_read() && transport_.in.size() < ReadLimit();
   if (unfed || unread) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
   if (codec_->closed()) MarkDirty();
 }

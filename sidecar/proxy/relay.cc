@@ -5,8 +5,8 @@
 
 namespace weft::proxy {
 namespace {
-constexpr size_t kWindow = 256 * 1024;      // unsent bytes of one direction
-constexpr size_t kBeforeOpen = 64 * 1024;   // taken from the client before there is somebody to send to
+constexpr size_t kWindow = 2 * upstream::Transport::kPortion;  // unsent bytes of one direction
+constexpr size_t kBeforeOpen = 64 * 1024;  // taken from the client before there is somebody to send to
 }  // namespace
 
 using upstream::Failure;

@@ -7,8 +7,7 @@
 
 namespace weft::upstream {
 namespace {
-constexpr size_t kReadLimit = 64 * 1024;       // plain bytes read ahead of the codec
-constexpr size_t kWriteAhead = 128 * 1024;     // emitted and not yet sent
+constexpr size_t kWriteAhead = 128 * 1024;  // emitted and not yet sent
 constexpr uint64_t kUnreachableNs = 3 * base::kSecond;
 }  // namespace
 
@@ -114,7 +113,9 @@ void HttpConnection::Ready() {
   timer_.Cancel();
   bool h2 = config.mode == HttpMode::kHttp2;
   if (config.mode == HttpMode::kAlpn && transport_.tls()) h2 = transport_.tls()->alpn() == "h2";
-  codec_ = h2 ? codec::NewHttp2Client(config.limits) : codec::NewHttp1Client(config.limits);
+  codec::Limits limits = config.limits;
+  if (!h2) limits.max_buffered_per_stream = Transport::kPortion;
+  codec_ = h2 ? codec::NewHttp2Client(limits) : codec::NewHttp1Client(limits);
   base::Cells& cells = base::Cells::Local();
   cells.Record(config.stats.cx_connect_ms, connect_ns_ / 1000);
   cells.Add(h2 ? config.stats.cx_http2_total : config.stats.cx_http1_total);
@@ -132,7 +133,7 @@ void HttpConnection::Ready() {
 void HttpConnection::Input() {
   if (state_ == State::kClosed || state_ == State::kConnecting) return;
   for (int rounds = 0; rounds < 4; ++rounds) {
-    bool changed = transport_.Read(kReadLimit);
+    bool changed = transport_.Read(ReadLimit());
     if (transport_.tls_failed()) {
       const tls::Engine& e = *transport_.tls();
       transport_.Write();  // the alert
@@ -180,7 +181,7 @@ void HttpConnection::Input() {
     if (!changed || !transport_.more_to_read()) break;
   }
   // Left over for fairness: another turn. (A stream that does not consume stops us until Consumed().)
-  if (transport_.more_to_read() && transport_.in.size() < kReadLimit) loop_->Schedule(io::Beat::kAdvance, &input_);
+  if (transport_.more_to_read() && transport_.in.size() < ReadLimit()) loop_->Schedule(io::Beat::kAdvance, &input_);
   pool_->Sort(this);
   if (codec_ && (codec_->peer_going_away() || codec_->closed()) && streams_ == 0) Fail(Failure::kTerminated, "peer going away");
 }

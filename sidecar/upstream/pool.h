@@ -119,6 +119,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void OnPing();
   void Watch(uint64_t delay);  // OnPing comes then
   uint64_t PingInterval() const;
+  size_t ReadLimit() const { return http2() ? Transport::kSharedPortion : Transport::kPortion; }
   void BeginIdle();
   bool usable() const;
   size_t room() const;

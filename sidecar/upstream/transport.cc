@@ -12,7 +12,7 @@ namespace weft::upstream {
 namespace {
 constexpr size_t kReadBudget = 256 * 1024;  // per call: one peer must not starve the others of a turn
 constexpr int kPieces = 32;
-constexpr size_t kReadBlocks = 8;           // 128 KiB
+constexpr size_t kReadBlocks = 16;
 }  // namespace
 
 void Transport::StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role, std::string session_key) {
