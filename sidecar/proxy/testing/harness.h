@@ -71,7 +71,9 @@ class TestServer {
   uint16_t port() const { return port_; }
   int connections() const { return connections_; }
   int requests() const { return requests_; }
+  uint64_t received() const { return received_; }  // bytes on the wire, all connections
   void CloseAllConnections();
+  void Post(std::function<void()> fn);  // runs on the server's thread, where streams may be used
 
  private:
   friend struct ServerConnection;
@@ -80,6 +82,7 @@ class TestServer {
   uint16_t port_ = 0;
   int fd_ = -1;
   std::atomic<int> connections_{0}, requests_{0};
+  std::atomic<uint64_t> received_{0};
   io::Loop loop_;
   std::unique_ptr<Acceptor> acceptor_;
   std::map<ServerConnection*, std::unique_ptr<ServerConnection>> open_;
