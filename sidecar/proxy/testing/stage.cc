@@ -11,8 +11,9 @@ namespace weft::proxy::testing {
 
 using codec::Inbound;
 
-Peer::Peer(int fd, bool h2, bool server) {
+Peer::Peer(int fd, bool h2, bool server, std::shared_ptr<const tls::Context> tls) {
   transport_.Open(fd);
+  if (tls) transport_.StartTls(std::move(tls), server ? tls::Engine::kServer : tls::Engine::kClient);
   codec::Limits limits;
   if (server) codec = h2 ? codec::NewHttp2Server(limits, this) : codec::NewHttp1Server(limits, this);
   else codec = h2 ? codec::NewHttp2Client(limits) : codec::NewHttp1Client(limits);
@@ -35,8 +36,8 @@ Peer::Message* Peer::NewRequest() {
 bool Peer::Pump() {
   if (!open()) return false;
   transport_.OnReady(io::kReadable | io::kWritable | io::kHangup);
-  bool moved = transport_.Read(1 << 20);
-  for (bool again = true; again;) {
+  bool moved = !deaf && transport_.Read(1 << 20);
+  for (bool again = !deaf; again;) {
     size_t before = transport_.in.size();
     if (codec->closed()) transport_.in.Clear();
     else codec->Feed(transport_.in);
@@ -62,8 +63,9 @@ bool Peer::Pump() {
   }
   if (raw_) TakeOutput();
   else if (!hold) codec->Emit(transport_.out);
-  moved |= transport_.unsent() != 0;
+  const uint64_t before = sent();
   transport_.Write();
+  moved |= sent() != before;
   bool done = codec->closed() && !raw_ && transport_.unsent() == 0;
   if (done || transport_.eof() || transport_.broken()) Close();
   return moved;
@@ -128,7 +130,7 @@ void Stage::Publish() { core_->Swap(mesh_->Build(), {}); }
 Peer& Stage::Open() {
   int pair[2];
   WEFT_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
-  callers_.push_back(std::make_unique<Peer>(pair[0], down_h2_, false));
+  callers_.push_back(std::make_unique<Peer>(pair[0], down_h2_, false, caller_tls));
   core_->Adopt(pair[1], "front", model::Address::FromIp(*model::Ip::Parse("127.0.0.1"), 40000));
   return *callers_.back();
 }
@@ -166,7 +168,7 @@ void Stage::ForgetCallers() { callers_.clear(); }
 bool Stage::AcceptAll() {
   bool any = false;
   for (int fd; (fd = accept4(listen_fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0; any = true) {
-    servers_.push_back(std::make_unique<Peer>(fd, up_h2_, true));
+    servers_.push_back(std::make_unique<Peer>(fd, up_h2_, true, server_tls));
   }
   return any;
 }

@@ -38,7 +38,8 @@ class Peer : public codec::StreamHost {
     bool head() const { return in.bits & codec::Inbound::kHead; }
     bool ended() const { return in.bits & codec::Inbound::kEnd; }
   };
-  Peer(int fd, bool h2, bool server);
+  // tls: the peer's own side; null: plaintext.
+  Peer(int fd, bool h2, bool server, std::shared_ptr<const tls::Context> tls);
   codec::Inbound* OnNewStream(codec::StreamId id) override;
   Message* NewRequest();          // caller: a stream to send on
   Message* newest() { return newest_; }
@@ -50,11 +51,13 @@ class Peer : public codec::StreamHost {
   void HalfClose();
   void Close();
   bool open() const { return transport_.open(); }
+  uint64_t sent() const { return transport_.tx; }  // bytes that the kernel took
   bool complains() const;         // what came cannot be read
   bool usable(const Message* m) const { return m && open() && !m->over && !raw_ && !codec->closed(); }
 
   std::unique_ptr<codec::Codec> codec;
   bool hold = false;              // sends nothing until cleared
+  bool deaf = false;              // reads nothing until cleared
 
  private:
   upstream::Transport transport_;
@@ -88,6 +91,7 @@ class Stage {
   cluster::ClusterCells& cells() { return *cells_; }
 
   std::vector<Record> records;
+  std::shared_ptr<const tls::Context> caller_tls, server_tls;  // of peers that come from now on
 
  private:
   bool AcceptAll();
