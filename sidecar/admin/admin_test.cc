@@ -88,6 +88,15 @@ TEST_F(Admin, RequestsOneAfterAnotherOnAConnection) {
   EXPECT_TRUE(first < second && second < third && third != std::string::npos) << got;
 }
 
+TEST_F(Admin, AllRequestsOfOneReadAreAnswered) {
+  std::string all;
+  for (int i = 0; i < 100; ++i) all += "HEAD /read HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const std::string got = Exchange(all);
+  size_t answers = 0;
+  for (size_t at = 0; (at = got.find("HTTP/1.1 200", at)) != std::string::npos; ++at) ++answers;
+  EXPECT_EQ(answers, 100u);
+}
+
 TEST_F(Admin, WhatIsTooLargeOrMalformedIsToldSo) {
   EXPECT_EQ(Status(Ask("POST /write", "localhost", std::string(65 * 1024, 'x'))), "413");
   EXPECT_EQ(Status(Exchange("GET /read HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")), "400");

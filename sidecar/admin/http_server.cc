@@ -97,7 +97,7 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
       if (got.eof) eof_ = true;
       if (got.bytes) server_->loop_->Arm(&idle_, kIdleNs);
     }
-    for (int rounds = 0; rounds < 32; ++rounds) {
+    for (;;) {  // all that one read brought: no event comes for what is left
       if (!closing_ && !wire_in_.empty() && !codec_->Feed(wire_in_)) closing_ = true;
       if (eof_ && !eof_fed_) {
         eof_fed_ = true;
@@ -163,7 +163,7 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
   }
 
   void Flush() {
-    for (int rounds = 0; rounds < 64; ++rounds) {
+    for (;;) {  // until the socket is full, whose event brings us back, or nothing is left
       if (wire_out_.size() < 256 * 1024) codec_->Emit(wire_out_);
       if (id_ && !out_.empty()) {
         size_t before = out_.size();

@@ -143,6 +143,8 @@ struct Server::Tcp final : io::Handler {
       if (r.error) return Close();
       if (r.eof) eof = true;
     }
+    // Before the queries: those that wait for room have no other event than the one that made it. (Send() runs us again.)
+    if (io::WriteFrom(fd.get(), out).error) return Close();
     while (in_flight < kMaxTcpInFlight && out.size() < kMaxTcpOut && in.size() >= 2) {
       char length[2];
       in.CopyOut(0, length, 2);
@@ -159,7 +161,6 @@ struct Server::Tcp final : io::Handler {
       server->loop_->Arm(&idle, kTcpIdle);
       server->Handle(packet, {nullptr, {}, id});
     }
-    if (io::WriteFrom(fd.get(), out).error) return Close();
     if (eof && in_flight == 0 && out.empty()) return Close();
     // Answers that wait for the client's window are not work: its reading makes the socket writable and runs us.
     if (readable && in_flight < kMaxTcpInFlight && out.size() < kMaxTcpOut) server->loop_->Schedule(io::Beat::kAdvance, &act);

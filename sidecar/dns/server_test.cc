@@ -211,6 +211,35 @@ TEST_F(ServerTest, TcpPipelinesAndSplits) {
   EXPECT_TRUE(RunUntil(loop_, [&] { return io::ReadInto(fd.get(), in, 10, true).eof; }));
 }
 
+// A client that asks without reading is held up; once it reads, the query that had arrived last is answered too, although
+// nothing more comes from the client.
+TEST_F(ServerTest, TcpGoesOnWhenTheClientReadsAgain) {
+  config_.names.push_back({"big", std::vector<model::Ip>(2000, MakeIp("fd00::1")), 30});
+  Start();
+  bool in_progress;
+  io::Fd fd(io::Connect(io::SockAddr::Loopback(port()), {}, &in_progress));
+  io::Buffer out, in;
+  const std::string query = Framed(BuildQuery(1, "big", kAaaa));
+  uint64_t sent = 0, answered = 0;
+  auto taken = [&] {
+    for (int turns = 0; turns < 50 && server_->count(Server::downstream_rx_queries) != sent; ++turns) loop_.RunOnce(base::kMs);
+    return server_->count(Server::downstream_rx_queries) == sent;
+  };
+  do {
+    out.Append(query), ++sent;
+    io::WriteFrom(fd.get(), out);
+  } while (taken());
+  ASSERT_TRUE(RunUntil(loop_, [&] {
+    io::ReadInto(fd.get(), in, 64 << 20, true);
+    for (char length[2]; in.CopyOut(0, length, 2) == 2;) {
+      size_t n = static_cast<size_t>(static_cast<uint8_t>(length[0])) << 8 | static_cast<uint8_t>(length[1]);
+      if (in.size() < n + 2) break;
+      in.Consume(n + 2), ++answered;
+    }
+    return answered == sent;
+  })) << answered << " of " << sent;
+}
+
 TEST_F(ServerTest, TcpConnectionsAreBoundedAndIdleOnesClosed) {
   base::ManualClock clock;
   io::Loop loop(&clock);
