@@ -47,7 +47,7 @@ class Demo:
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
             try:
-                os.execv(sys.executable, [sys.executable, ROOT + "/tools/demo", "--no-build", "--port", "0"])
+                os.execv(ROOT + "/tools/demo", ["tools/demo", "--no-build", "--port", "0"])
             finally:
                 os._exit(127)
 
