@@ -18,10 +18,12 @@ constexpr size_t kEmitAtOnce = 256 * 1024;
 constexpr size_t kPumpWhileFeeding = 16 * 1024;
 constexpr size_t kSpareStreams = 64;  // kept for reuse, about 15 KiB
 
-nghttp2_nv Nv(std::string_view name, std::string_view value, bool never_index) {
-  // nghttp2 copies both; the casts only satisfy its C types.
+// nghttp2 copies the value, and the name unless it is one of ours, which are static text; the casts only satisfy its C types.
+nghttp2_nv Nv(const http::HeaderMap::Entry& e, std::string_view value, bool never_index) {
+  const std::string_view name = e.name();
+  const int flags = (never_index ? NGHTTP2_NV_FLAG_NO_INDEX : 0) | (e.token() != Token::kCustom ? NGHTTP2_NV_FLAG_NO_COPY_NAME : 0);
   return {reinterpret_cast<uint8_t*>(const_cast<char*>(name.data())), reinterpret_cast<uint8_t*>(const_cast<char*>(value.data())),
-          name.size(), value.size(), static_cast<uint8_t>(never_index ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE)};
+          name.size(), value.size(), static_cast<uint8_t>(flags)};
 }
 
 }  // namespace
@@ -130,8 +132,17 @@ uint64_t Http2Codec::Now() const {
 
 // ---------------------------------------------------------------- streams
 
-Http2Codec::Stream* Http2Codec::ByWire(int32_t wire) const {
-  return static_cast<Stream*>(nghttp2_session_get_stream_user_data(session_, wire));
+// Callbacks come in rows for the same stream.
+Http2Codec::Stream* Http2Codec::ByWire(int32_t wire) {
+  if (wire == last_wire_) return last_;
+  auto* s = static_cast<Stream*>(nghttp2_session_get_stream_user_data(session_, wire));
+  if (s) last_wire_ = wire, last_ = s;  // what is not there may come: nghttp2 opens a submitted stream when it sends its head
+  return s;
+}
+
+void Http2Codec::SetByWire(int32_t wire, Stream* s) {
+  nghttp2_session_set_stream_user_data(session_, wire, s);
+  last_wire_ = s ? wire : 0, last_ = s;
 }
 
 Http2Codec::Stream* Http2Codec::New(StreamId id, int32_t wire, Inbound* inbound) {
@@ -354,7 +365,7 @@ void Http2Codec::FillHead(const http::HeaderMap& head, bool trailers) {
   nva_.clear();
   if (!trailers) {
     for (const auto& e : head) {
-      if (http::TokenPolicyBits(e.token()) & http::kPseudo) nva_.push_back(Nv(e.name(), e.value(), false));
+      if (http::TokenPolicyBits(e.token()) & http::kPseudo) nva_.push_back(Nv(e, e.value(), false));
     }
   }
   const bool drop_host = !trailers && (head.Has(Token::kAuthority) || head.Has(Token::kStatus));
@@ -364,9 +375,9 @@ void Http2Codec::FillHead(const http::HeaderMap& head, bool trailers) {
     if (!trailers && (policy & http::kPseudo)) continue;
     if (t == Token::kHost && drop_host) continue;
     if (t == Token::kTe && !trailers && e.value() == "trailers") {
-      nva_.push_back(Nv(e.name(), e.value(), false));
+      nva_.push_back(Nv(e, e.value(), false));
     } else if (trailers ? SendableTrailer(e) : Sendable(e)) {
-      nva_.push_back(Nv(e.name(), TrimBlanks(e.value()), policy & http::kNeverIndex));
+      nva_.push_back(Nv(e, TrimBlanks(e.value()), policy & http::kNeverIndex));
     } else if (!(policy & http::kHop)) {
       ++counters_.dropped_fields;
     }

@@ -117,7 +117,8 @@ class Http2Codec final : public Codec {
   bool Submit(Stream* s, const http::HeaderMap& head, bool end);
 
   Stream* Find(StreamId id) const { return streams_.Find(id); }
-  Stream* ByWire(int32_t wire) const;
+  Stream* ByWire(int32_t wire);
+  void SetByWire(int32_t wire, Stream* s);
   Stream* New(StreamId id, int32_t wire, Inbound* inbound);
   void Delete(Stream* s);
   void List(Stream* s);
@@ -142,6 +143,8 @@ class Http2Codec final : public Codec {
   nghttp2_session* session_ = nullptr;
   StreamTable<Stream> streams_;
   std::vector<Stream*> spare_;  // for reuse
+  int32_t last_wire_ = 0;       // ByWire's last answer
+  Stream* last_ = nullptr;
   io::Buffer pending_;          // frames produced while feeding
   io::Buffer* sink_ = nullptr;  // where SendData writes, and how much it may hold
   size_t sink_limit_ = 0;

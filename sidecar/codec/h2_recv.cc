@@ -84,7 +84,7 @@ int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {
     }
     s = New(wire, wire, inbound);
     ++open_;
-    nghttp2_session_set_stream_user_data(session_, wire, s);
+    SetByWire(wire, s);
     // All streams alike: without this nghttp2 would finish the lowest id before it serves the next.
     const nghttp2_extpri fair{NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1};
     nghttp2_session_change_extpri_stream_priority(session_, wire, &fair, 1);
@@ -371,7 +371,7 @@ void Http2Codec::OnInvalidFrame(const nghttp2_frame* frame, int) {
 void Http2Codec::OnClose(int32_t wire, uint32_t code) {
   Stream* s = ByWire(wire);
   if (!s) return;
-  nghttp2_session_set_stream_user_data(session_, wire, nullptr);
+  SetByWire(wire, nullptr);
   s->closed = true;
   s->held_head.reset();
   --open_;

@@ -62,13 +62,22 @@ void FormatHex64(uint64_t v, char* out) {
   }
 }
 
+// Eight digits at once: the high bit of a byte of each sum tells on which side of a bound that digit lies.
 bool ParseHex64(std::string_view s, uint64_t& v) {
   if (s.size() != 16) return false;
+  constexpr uint64_t k01 = 0x0101010101010101ull, k80 = 0x8080808080808080ull;
   v = 0;
-  for (const char c : s) {
-    const int d = LowerHex(c);
-    if (d < 0) return false;
-    v = v << 4 | static_cast<uint64_t>(d);
+  for (int half = 0; half < 2; ++half) {
+    uint64_t w;
+    memcpy(&w, s.data() + half * 8, 8);
+    if (w & k80) return false;
+    const uint64_t digit = (w + k01 * (0x80 - '0')) & ~(w + k01 * (0x80 - '9' - 1));
+    const uint64_t letter = (w + k01 * (0x80 - 'a')) & ~(w + k01 * (0x80 - 'f' - 1)) & k80;
+    if (((digit | letter) & k80) != k80) return false;
+    uint64_t x = __builtin_bswap64((w & k01 * 15) + (letter >> 7) * 9);
+    x = (x | x >> 4) & 0x00ff00ff00ff00ffull;
+    x = (x | x >> 8) & 0x0000ffff0000ffffull;
+    v = v << 32 | ((x | x >> 16) & 0xffffffff);
   }
   return true;
 }

@@ -108,6 +108,26 @@ TEST(Ids, Uuid) {
   }
 }
 
+TEST(Ids, HexDigitsAreLowerCaseOnlyInEveryPlace) {
+  const std::string good = "0123456789abcdef";
+  uint64_t v = 0;
+  ASSERT_TRUE(ParseHex64(good, v));
+  EXPECT_EQ(v, 0x0123456789abcdefull);
+  for (size_t place = 0; place < 16; ++place) {
+    for (int c = 0; c < 256; ++c) {
+      std::string s = good;
+      s[place] = static_cast<char>(c);
+      const size_t digit = std::string_view("0123456789abcdef").find(s[place]);
+      ASSERT_EQ(ParseHex64(s, v), digit != std::string_view::npos) << place << " " << c;
+      if (digit != std::string_view::npos) {
+        EXPECT_EQ(v >> (60 - 4 * place) & 15, digit);
+      }
+    }
+  }
+  EXPECT_FALSE(ParseHex64(good.substr(1), v));
+  EXPECT_FALSE(ParseHex64(good + "0", v));
+}
+
 TEST(Ids, Traceparent) {
   const std::string good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
   const auto c = ParseTraceparent(good);
