@@ -16,9 +16,9 @@ constexpr size_t kReadBlocks = 16;
 }  // namespace
 
 void Transport::StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role, std::string session_key) {
-  wire_in_.Move(in);
-  tls_ = std::make_unique<tls::Engine>(std::move(context), role, std::move(session_key));
-  readable_ = readable_ || !wire_in_.empty();
+  tls_ = std::make_unique<Tls>(std::move(context), role, std::move(session_key));
+  tls_->wire_in.Move(in);  // what was peeked at
+  readable_ = readable_ || !tls_->wire_in.empty();
 }
 
 void Transport::OnReady(uint32_t events) {
@@ -63,16 +63,16 @@ bool Transport::Read(size_t limit) {
   bool changed = false;
   size_t budget = kReadBudget;
   for (;;) {
-    if (tls_ && !wire_in_.empty() && in.size() < limit) {
-      auto before = tls_->state();
-      size_t had = in.size(), raw = wire_in_.size();
-      auto state = tls_->Feed(wire_in_, in);
-      changed |= in.size() != had || state != before || wire_in_.size() != raw;
+    if (tls_ && !tls_->wire_in.empty() && in.size() < limit) {
+      auto before = tls_->engine.state();
+      size_t had = in.size(), raw = tls_->wire_in.size();
+      auto state = tls_->engine.Feed(tls_->wire_in, in);
+      changed |= in.size() != had || state != before || tls_->wire_in.size() != raw;
       if (state == tls::Engine::State::kFailed) return true;
       if (state == tls::Engine::State::kPeerClosed) return eof_ = true;
     }
     if (!readable_ || in.size() >= limit || budget == 0) return changed;
-    io::Buffer& to = tls_ ? wire_in_ : in;
+    io::Buffer& to = tls_ ? tls_->wire_in : in;
     ssize_t n = Receive(to, limit - in.size());
     if (n > 0) {
       rx += n, changed = true;
@@ -123,15 +123,15 @@ bool Transport::Write() {
     if (!WriteSocket(out)) return false;
   } else {
     for (;;) {
-      tls_->Pump(wire_out_);
-      bool can_seal = tls_->state() == tls::Engine::State::kOpen || tls_->state() == tls::Engine::State::kPeerClosed;
-      if (can_seal && !out.empty() && wire_out_.size() < 256 * 1024) tls_->Seal(out, wire_out_);
-      if (fin_ && out.empty() && can_seal && !tls_closed_) tls_->Close(wire_out_), tls_closed_ = true;
-      if (wire_out_.empty()) break;
-      if (!WriteSocket(wire_out_)) return false;
-      if (!wire_out_.empty()) break;  // the socket is full
+      tls_->engine.Pump(tls_->wire_out);
+      bool can_seal = tls_->engine.state() == tls::Engine::State::kOpen || tls_->engine.state() == tls::Engine::State::kPeerClosed;
+      if (can_seal && !out.empty() && tls_->wire_out.size() < 256 * 1024) tls_->engine.Seal(out, tls_->wire_out);
+      if (fin_ && out.empty() && can_seal && !tls_->closed) tls_->engine.Close(tls_->wire_out), tls_->closed = true;
+      if (tls_->wire_out.empty()) break;
+      if (!WriteSocket(tls_->wire_out)) return false;
+      if (!tls_->wire_out.empty()) break;  // the socket is full
       if (!can_seal || out.empty()) {
-        if (!(fin_ && !tls_closed_ && can_seal)) break;
+        if (!(fin_ && !tls_->closed && can_seal)) break;
       }
     }
   }

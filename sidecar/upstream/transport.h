@@ -50,19 +50,18 @@ class Transport {
   int fd() const { return fd_; }
   bool open() const { return fd_ >= 0; }
 
-  bool handshaking() const { return tls_ && tls_->state() == tls::Engine::State::kHandshake; }
-  bool tls_failed() const { return tls_ && tls_->state() == tls::Engine::State::kFailed; }
-  const tls::Engine* tls() const { return tls_.get(); }
+  bool handshaking() const { return tls_ && tls_->engine.state() == tls::Engine::State::kHandshake; }
+  bool tls_failed() const { return tls_ && tls_->engine.state() == tls::Engine::State::kFailed; }
+  const tls::Engine* tls() const { return tls_ ? &tls_->engine : nullptr; }
   bool more_to_read() const { return readable_ && !eof_ && !error_; }
   bool eof() const { return eof_; }            // the peer ended its direction in order
   int error() const { return error_; }
   bool broken() const { return error_ != 0 || tls_failed(); }
-  size_t unsent() const { return out.size() + wire_out_.size(); }
+  size_t unsent() const { return out.size() + (tls_ ? tls_->wire_out.size() : 0); }
   bool write_shut() const { return fin_sent_; }
   bool can_send_now() const { return writable_; }
 
   io::Buffer in, out;     // plain bytes
-  io::Buffer& raw_in() { return tls_ ? wire_in_ : in; }  // before StartTls: what was peeked at moves to the engine
   uint64_t rx = 0, tx = 0;  // bytes on the wire
 
  private:
@@ -70,11 +69,16 @@ class Transport {
   ssize_t Receive(io::Buffer& to, size_t most);
 
   int fd_ = -1;
-  std::unique_ptr<tls::Engine> tls_;
-  io::Buffer wire_in_, wire_out_;
+  struct Tls {  // apart, for plaintext connections are many and small
+    Tls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role, std::string session_key)
+        : engine(std::move(context), role, std::move(session_key)) {}
+    tls::Engine engine;
+    io::Buffer wire_in, wire_out;
+    bool closed = false;  // close_notify is on its way
+  };
+  std::unique_ptr<Tls> tls_;
   bool readable_ = false, writable_ = true, hangup_ = false, eof_ = false, fin_ = false, fin_sent_ = false;
   bool bulk_ = false;  // the last read filled what it was given: the next one asks for more at once
-  bool tls_closed_ = false;
   int error_ = 0;
 };
 
