@@ -175,6 +175,11 @@ class Codec {
   Counters counters_;
 };
 
+// A server's codec between two messages remembers nothing: it may serve another connection, so that idle ones need none.
+// False: something is under way, or was said that binds the next message.
+bool Http1ServerRests(const Codec& codec);
+void LendHttp1Server(Codec& codec, const Limits& limits, StreamHost* host);  // it rests; made by NewHttp1Server
+
 // host outlives the codec. clock (null: the system's coarse monotonic one) drives the rate limits of HTTP/2.
 std::unique_ptr<Codec> NewHttp1Server(const Limits& limits, StreamHost* host);
 std::unique_ptr<Codec> NewHttp1Client(const Limits& limits);

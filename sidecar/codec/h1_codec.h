@@ -117,7 +117,7 @@ class Http1Codec : public Codec {
   void MarkReset(ResetCode code, const char* detail);
   void Forget();
 
-  const Limits limits_;
+  Limits limits_;
   const bool server_;
   State state_ = State::kIdle;
   Framing framing_ = Framing::kNone;

@@ -23,6 +23,12 @@ class Http1Server final : public Http1Codec {
   void StartDrain() override { draining_ = true; }
   bool peer_going_away() const override { return closing_ || eof_ || close_after_; }
 
+  bool Rests() const {
+    return state_ == State::kIdle && !inbound_ && tx_.empty() && input_left_ == 0 && empty_lines_ == 0 && !closing_ && !eof_ && !draining_ &&
+           !close_after_ && ready_.empty() && writable_.empty();
+  }
+  void Lend(const Limits& limits, StreamHost* host) { limits_ = limits, host_ = host, id_ = 0, counters_ = {}, error_ = ""; }
+
  private:
   bool AtEof() override;
   bool BeginMessage() override;
@@ -37,7 +43,7 @@ class Http1Server final : public Http1Codec {
   bool Target(std::string_view method, std::string_view target);
   void Next();
 
-  StreamHost* const host_;
+  StreamHost* host_;
   bool close_after_ = false;  // no request after the current one
   bool head_request_ = false, upgrade_ = false, connect_ = false, http10_ = false;
 };
@@ -294,6 +300,9 @@ bool Http1Server::AtEof() {
 }
 
 }  // namespace
+
+bool Http1ServerRests(const Codec& codec) { return static_cast<const Http1Server&>(codec).Rests(); }
+void LendHttp1Server(Codec& codec, const Limits& limits, StreamHost* host) { static_cast<Http1Server&>(codec).Lend(limits, host); }
 
 std::unique_ptr<Codec> NewHttp1Server(const Limits& limits, StreamHost* host) {
   return std::make_unique<Http1Server>(limits, host);

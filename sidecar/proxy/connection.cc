@@ -16,6 +16,9 @@ constexpr uint64_t kFirstByteNs = 10 * base::kSecond;   // until the codec is kn
 constexpr uint64_t kLingerNs = base::kSecond;
 constexpr size_t kSniffLimit = 64 * 1024;
 
+// All the memory of an idle plaintext connection is here (RestCodec), and there are thousands.
+static_assert(sizeof(Connection) <= 1056);
+
 void AddTlsFailure(const ListenerStats& s, tls::Failure f) {
   base::Cells& cells = base::Cells::Local();
   cells.Add(s.ssl_connection_error);
@@ -345,7 +348,9 @@ void Connection::Flush() {
   if (codec_->write_closed() && !transport_.write_shut()) {
     transport_.ShutdownWrite();
     transport_.Write();
+    return;
   }
+  RestCodec();
 }
 
 void Connection::CloseAfterFlush() {

@@ -92,6 +92,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   filters::rbac::Verdict NetworkVerdict(const model::FilterChain& chain);
   bool PickCodec();
   void StartHttp(bool h2);
+  void TakeHttp1();
+  void RestCodec();
   void HttpInput(bool changed);
   void Dispatch();
   void HandshakeFailed();
@@ -115,7 +117,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   upstream::Transport transport_;
   std::unique_ptr<filters::TlsInspector> tls_inspector_;
   std::unique_ptr<filters::HttpInspector> http_inspector_;
-  std::unique_ptr<codec::Codec> codec_;
+  std::unique_ptr<codec::Codec> codec_;  // HTTP/1.1: null between requests
   std::unique_ptr<Relay> relay_;
   base::List<Exchange> exchanges_;
   size_t exchange_count_ = 0;

@@ -48,9 +48,8 @@ void Connection::StartHttp(bool h2) {
   base::Cells& cells = base::Cells::Local();
   cells.Add(h2 ? http_stats_->cx_http2_total : http_stats_->cx_http1_total);
   if (tls()) cells.Add(http_stats_->cx_ssl_total);
-  codec::Limits limits = LimitsOf(hcm());
-  if (!h2) limits.max_buffered_per_stream = upstream::Transport::kPortion;
-  codec_ = h2 ? codec::NewHttp2Server(limits, this, core_->options().clock) : codec::NewHttp1Server(limits, this);
+  if (h2) codec_ = codec::NewHttp2Server(LimitsOf(hcm()), this, core_->options().clock);
+  else TakeHttp1();
   if (draining_ || core_->draining()) {
     codec_->StartDrain();
     core_->loop()->Arm(&second_goaway_, base::kSecond);
@@ -59,6 +58,18 @@ void Connection::StartHttp(bool h2) {
   timer_.Cancel();
   BeginIdle();
   MarkDirty();
+}
+
+void Connection::TakeHttp1() {
+  codec::Limits limits = LimitsOf(hcm());
+  limits.max_buffered_per_stream = upstream::Transport::kPortion;
+  codec_ = core_->Http1Server(limits, this);
+}
+
+// Between requests HTTP/1.1 needs no codec; the next connection with something to read takes it, warm.
+void Connection::RestCodec() {
+  if (exchange_count_ != 0 || draining_ || codec_->is_http2()) return;
+  if (transport_.in.empty() && !transport_.more_to_read() && !transport_.eof() && codec::Http1ServerRests(*codec_)) core_->Rest(std::move(codec_));
 }
 
 // Requests come and go under an armed timer; when it fires, it sees since when there is none.
@@ -73,8 +84,7 @@ void Connection::OnIdle() {
   uint64_t now = core_->loop()->now(), due = idle_since_ns_ + hcm().common.idle_timeout_ns.value_or(kIdleNs);
   if (now < due) return core_->loop()->Arm(&timer_, due - now);
   base::Cells::Local().Add(http_stats_->cx_idle_timeout);
-  codec_->StartDrain();
-  codec_->StartDrain();
+  if (codec_) codec_->StartDrain(), codec_->StartDrain();
   MarkDirty();
   CloseAfterFlush();
 }
@@ -90,6 +100,7 @@ codec::Inbound* Connection::OnNewStream(codec::StreamId id) {
 }
 
 void Connection::HttpInput(bool changed) {
+  if (!codec_) TakeHttp1();
   if (codec_->closed()) {  // nothing more is wanted: Flush closes when the last answer is out
     transport_.in.Clear();
     if (transport_.broken()) return CloseNow();
@@ -167,6 +178,7 @@ void Connection::StartDrain() {
   draining_ = true;
   if (state_ != State::kHttp) return;  // StartHttp asks
   base::Cells::Local().Add(http_stats_->cx_drain_close);
+  if (!codec_) TakeHttp1();
   codec_->StartDrain();
   MarkDirty();
   core_->loop()->Arm(&second_goaway_, kBetweenGoawaysNs);
@@ -174,7 +186,7 @@ void Connection::StartDrain() {
 
 void Connection::OnSecondGoaway() {
   if (state_ != State::kHttp) return;
-  if (codec_->is_http2()) {
+  if (http2()) {
     codec_->StartDrain();
     MarkDirty();
   } else if (exchange_count_ == 0 && core_->draining()) {

@@ -13,7 +13,7 @@
 namespace weft::proxy {
 namespace {
 constexpr uint64_t kSweepNs = 5 * base::kSecond;
-constexpr size_t kKeepExchanges = 1024, kKeepBuckets = 4096;
+constexpr size_t kKeepExchanges = 1024, kKeepBuckets = 4096, kKeepCodecs = 64;
 }  // namespace
 
 WorkerCore::WorkerCore(Worker* worker, io::Loop* loop, const PlaneOptions& options, uint32_t index)
@@ -159,6 +159,18 @@ filters::local_ratelimit::Bucket* WorkerCore::BucketOf(const model::LocalRateLim
   auto [it, fresh] = buckets_.try_emplace(config.key);
   if (fresh) it->second = options_.buckets->Get(config);
   return it->second.get();
+}
+
+std::unique_ptr<codec::Codec> WorkerCore::Http1Server(const codec::Limits& limits, codec::StreamHost* host) {
+  if (resting_codecs_.empty()) return codec::NewHttp1Server(limits, host);
+  std::unique_ptr<codec::Codec> c = std::move(resting_codecs_.back());
+  resting_codecs_.pop_back();
+  codec::LendHttp1Server(*c, limits, host);
+  return c;
+}
+
+void WorkerCore::Rest(std::unique_ptr<codec::Codec> http1) {
+  if (resting_codecs_.size() < kKeepCodecs) resting_codecs_.push_back(std::move(http1));
 }
 
 Exchange* WorkerCore::NewExchange() {

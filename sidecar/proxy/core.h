@@ -9,6 +9,7 @@
 
 #include "sidecar/base/list.h"
 #include "sidecar/base/random.h"
+#include "sidecar/codec/codec.h"
 #include "sidecar/filters/local_ratelimit/local_ratelimit.h"
 #include "sidecar/io/loop.h"
 #include "sidecar/model/snapshot.h"
@@ -80,6 +81,9 @@ class WorkerCore {
   filters::local_ratelimit::Bucket* BucketOf(const model::LocalRateLimitConfig& config);
 
   // Exchanges are kept for reuse with the memory of their header maps.
+  // HTTP/1.1 codecs are lent to connections that have something to read: an idle one needs none.
+  std::unique_ptr<codec::Codec> Http1Server(const codec::Limits& limits, codec::StreamHost* host);
+  void Rest(std::unique_ptr<codec::Codec> http1);
   Exchange* NewExchange();
   void FreeExchange(Exchange* e);
   // Records main has read come back with their memory; one is made when none has.
@@ -112,6 +116,7 @@ class WorkerCore {
   std::unordered_map<std::string, std::unique_ptr<Acceptor>> acceptors_;  // by listener name
   base::List<Connection> connections_;
   std::vector<Exchange*> free_exchanges_;
+  std::vector<std::unique_ptr<codec::Codec>> resting_codecs_;
   std::vector<std::unique_ptr<Record>> spare_records_;  // of requests nobody asked about
   std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_stats_;
   std::unordered_map<std::string, std::unique_ptr<RateLimitStats>> rate_limit_stats_;
