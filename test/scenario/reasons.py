@@ -114,7 +114,7 @@ def why_breaker(mesh):
     revision = apply(mesh, "kind: Traffic\nmetadata: {name: catalog}\nspec:\n"
                            "  breakers: {max_requests: 2, max_pending_requests: 1, max_connections: 2}\n")
     chaos(mesh, "catalog", delay_ms=300)
-    flood = mesh.load("catalog", 300, "GET /items", connections=40)
+    flood = mesh.load("catalog", 1000, "GET /items", connections=40, rate=250)  # paced: refusals are instant
     status, trace = 0, None
     end = time.monotonic() + 8
     while status != 503 and time.monotonic() < end:

@@ -6,6 +6,7 @@ RUNFILES = os.path.join(os.environ.get("TEST_SRCDIR", ""), os.environ.get("TEST_
 TMP = tempfile.mkdtemp(prefix="weft.", dir="/tmp")  # short: a unix socket's path holds 107 characters
 T = "type.googleapis.com/"
 V3 = T + "envoy.extensions."
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # nft; Bazel's own PATH has no such folders
 _started = []
 warnings.simplefilter("ignore", ResourceWarning)
 
