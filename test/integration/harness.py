@@ -2,8 +2,8 @@
 import http.client, http.server, json, os, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 
 STARTED = []  # processes, so that none is left when a test fails
-# Built with --config=asan or tsan (.bazelrc sets these): sizes and times mean nothing, and reports are looked for.
-SANITIZED = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
+# Built with --config=asan, tsan or ubsan (.bazelrc sets these): sizes and times mean nothing, and reports are looked for.
+SANITIZED = any(x in os.environ for x in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"))
 
 
 def start(*args, **kw):

@@ -52,8 +52,8 @@ def stop(p, sig=signal.SIGTERM, timeout=15):
 
 @atexit.register
 def _stop_all():
-    """A sanitizer's report in any program's log fails the test, whatever it found (--config=asan, tsan)."""
-    sanitized = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
+    """A sanitizer's report in any program's log fails the test, whatever it found (--config=asan, tsan, ubsan)."""
+    sanitized = any(x in os.environ for x in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"))
     reports = ""
     for p in _started:
         stop(p, signal.SIGTERM if sanitized else signal.SIGKILL)

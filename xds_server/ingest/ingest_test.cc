@@ -346,5 +346,14 @@ TEST(Otlp, GrpcAndHttp) {
   EXPECT_EQ(http.Post("/v1/traces", {{"Content-Encoding", "gzip"}}, "\x1f\x8b broken", "application/x-protobuf")->status, 400);
 }
 
+// httplib forgets a stop that comes before its thread listens: the end would wait for ever.
+TEST(Otlp, EndsRightAfterItsStart) {
+  FakeStore store;
+  Live live;
+  IngestCounters counters;
+  Pipeline pipeline(&store, &live, {.commit_ms = 5});
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(static_cast<bool>(OtlpServer::Start("", "127.0.0.1:0", &pipeline, &counters)));
+}
+
 }  // namespace
 }  // namespace weft::insight

@@ -4,6 +4,7 @@
 #include <httplib.h>
 
 #include <future>
+#include <thread>
 
 #include "opentelemetry/proto/collector/trace/v1/trace_service.pb.h"
 #include "xds_server/ingest/decode.h"
@@ -59,6 +60,7 @@ class Impl final : public OtlpServer {
         LowerPriority();
         http_->listen_after_bind();
       });
+      while (!http_->is_running()) std::this_thread::yield();  // a stop before that would be lost
     }
     return base::Ok{};
   }
