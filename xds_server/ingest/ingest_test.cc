@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <future>
+#include <thread>
 
 #include "api/weft/telemetry/v1/telemetry.grpc.pb.h"
 #include "opentelemetry/proto/collector/trace/v1/trace_service.grpc.pb.h"
@@ -234,6 +235,31 @@ TEST(Pipeline, FullQueueRefusesAndTellsWhenThereIsRoom) {
   }
   store.cv.notify_all();
   room.get_future().get();
+}
+
+// What waits for room pushes again at once, and waits again when refused, as a stream does: the end must not chase it.
+TEST(Pipeline, EndsWhileSomebodyWaitsForRoom) {
+  FakeStore store;
+  store.blocked = true;
+  Live live;
+  auto p = std::make_unique<Pipeline>(&store, &live, PipelineOptions{.commit_ms = 1, .max_items = 1});
+  std::function<void()> push = [&push, pipeline = p.get()] {
+    for (bool taken = true; taken;) {
+      Item item;
+      item.bytes = 1;
+      item.decode = [](auto&, auto&) {};
+      taken = pipeline->Push(item);
+    }
+    pipeline->WhenRoom(push);
+  };
+  push();
+  std::thread ends([&] { p.reset(); });
+  {
+    std::lock_guard lock(store.mu);
+    store.blocked = false;
+  }
+  store.cv.notify_all();
+  ends.join();
 }
 
 struct Loopback {

@@ -50,7 +50,8 @@ bool Pipeline::Push(Item& item) {
 void Pipeline::WhenRoom(std::function<void()> room) {
   {
     std::lock_guard lock(mu_);
-    if (Full() && !stop_) {
+    if (stop_) return;
+    if (Full()) {
       waiting_.push_back(std::move(room));
       return;
     }
@@ -84,7 +85,7 @@ void Pipeline::Run() {
       items_.pop_front();
     }
     std::vector<std::function<void()>> room;
-    if (!Full()) room.swap(waiting_);
+    if (!Full() && !stop_) room.swap(waiting_);
     bool more = !items_.empty();
     lock.unlock();
     if (!items.empty()) Commit(items);

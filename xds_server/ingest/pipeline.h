@@ -53,7 +53,8 @@ class Pipeline {
   Pipeline(Store* store, Live* live, PipelineOptions options);
   ~Pipeline();  // commits what is queued
   bool Push(Item& item);  // moved from when it returns true
-  // Calls `room` once, on the writer thread, when the queue has been emptied (at once when it is not full).
+  // Calls `room` once, on the writer thread, when the queue has been emptied (at once when it is not full); never
+  // once the end has begun, when nothing is taken any more.
   void WhenRoom(std::function<void()> room);
   PipelineStats stats() const;
 
