@@ -75,7 +75,7 @@ struct Bootstrap {
 
 base::Result<Bootstrap> LoadBootstrap(const BootstrapSource& source);
 
-// YAML (or JSON) text into any message; the error names the field's path. Used by tests and tools as well.
+// YAML (or JSON) text into any message; the error names line and field. Used by tests and tools as well.
 base::Status ParseYaml(const std::string& text, google::protobuf::Message* to);
 
 }  // namespace weft::xds

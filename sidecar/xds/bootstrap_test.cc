@@ -93,8 +93,16 @@ TEST(Bootstrap, ErrorsNamePlaceAndReason) {
   EXPECT_EQ(Error("node: {id: a, id: b}"), "--config-yaml: line 1: key \"id\" is there twice");
   EXPECT_EQ(Error("{\"node\": {\"id\": \"a\",\n \"id\": \"b\"}}"), "--config-yaml: line 2: key \"id\" is there twice");
   EXPECT_EQ(Error("node: {id: a}\n---\nnode: {id: b}"), "--config-yaml: holds more than one YAML document");
-  EXPECT_NE(Error("static_resources: {listeners: [{naem: x}]}").find("static_resources.listeners[0]"), std::string::npos);
-  EXPECT_NE(Error("static_resources: {listeners: [{naem: x}]}").find("naem"), std::string::npos);
+  EXPECT_EQ(Error("static_resources:\n  listeners:\n  - {naem: x}"), "--config-yaml: line 3: static_resources.listeners[0].naem: unknown field");
+  EXPECT_EQ(Error("{\"static_resources\": {\"listeners\": [\n{\"name\": {}}]}}"),
+            "--config-yaml: line 2: static_resources.listeners[0].name: invalid value Starting an object on a scalar field for type name");
+  EXPECT_EQ(Error("admin: {address: {socket_address: {address: x,\n port_value: abc}}}"),
+            "--config-yaml: line 2: admin.address.socket_address.port_value: invalid value \"abc\" for type TYPE_UINT32");
+  const std::string filter = "static_resources: {listeners: [{filter_chains: [{filters: [{typed_config: {\n'@type': ";
+  const std::string at = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config";
+  EXPECT_EQ(Error(filter + "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy,\n stat_prefx: a}}]}]}]}"),
+            "--config-yaml: line 3: " + at + ".stat_prefx: unknown field");
+  EXPECT_EQ(Error(filter + "type.googleapis.com/no.Such}}]}]}]}"), "--config-yaml: line 1: " + at + ": unknown type type.googleapis.com/no.Such");
   EXPECT_EQ(Error("static_resources: {listeners: [{name: x}]}"), "static_resources.listeners[0]: address: an address is required");
   EXPECT_EQ(Error("static_resources: {clusters: [{name: x, type: ORIGINAL_DST}, {name: x, type: ORIGINAL_DST}]}"), "static_resources.clusters: \"x\" is there twice");
   EXPECT_EQ(Error("dynamic_resources: {ads_config: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: nope}}]}}"),

@@ -1,5 +1,7 @@
 // YAML or JSON text → message. YAML becomes JSON text first, and protobuf's own JSON reader does the rest (it resolves Any
-// from the linked descriptors and refuses unknown fields, with their path).
+// from the linked descriptors and refuses unknown fields).
+#include "sidecar/xds/bootstrap_text.h"
+
 #include <google/protobuf/message.h>
 #include <google/protobuf/util/json_util.h>
 
@@ -132,6 +134,8 @@ std::string CheckJson(const std::string& s) {
 
 }  // namespace
 
+std::string YamlToJson(const YAML::Node& node, std::string* json) { return ToJson(node, 0, *json); }
+
 base::Status ParseYaml(const std::string& text, google::protobuf::Message* to) {
   if (text.size() > kMaxText) return base::Error("larger than 64 MiB");
   std::string json;
@@ -146,7 +150,7 @@ base::Status ParseYaml(const std::string& text, google::protobuf::Message* to) {
       if (documents.size() > 1) return base::Error("holds more than one YAML document");
       if (documents.empty() || documents[0].IsNull()) return base::Ok{};
       if (!documents[0].IsMap()) return base::Error("is not a YAML map");
-      if (auto e = ToJson(documents[0], 0, json); !e.empty()) return base::Error(e);
+      if (auto e = YamlToJson(documents[0], &json); !e.empty()) return base::Error(e);
     } catch (const YAML::Exception& e) {
       return base::Error("line " + std::to_string(e.mark.line + 1) + ": " + e.msg);
     }
@@ -155,8 +159,9 @@ base::Status ParseYaml(const std::string& text, google::protobuf::Message* to) {
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = false;
   auto status = google::protobuf::util::JsonStringToMessage(*source, to, options);
-  if (!status.ok()) return base::Error(std::string(status.message()));
-  return base::Ok{};
+  if (status.ok()) return base::Ok{};
+  const std::string place = PlaceOfFault(text, to->GetDescriptor());
+  return base::Error(place.empty() ? std::string(status.message()) : place);
 }
 
 }  // namespace weft::xds
