@@ -139,10 +139,10 @@ class Mesh:
             f.write(t + "\n")
         return path
 
-    def run(self, service, version, port, ready, command, flags=(), token=None):
-        """Starts a workload; does not wait."""
+    def run(self, service, version, port, ready, command, flags=(), token=None, enter=()):
+        """Starts a workload; does not wait. enter: how its command line begins, see namespace()."""
         log = "%s/logs/%s-%d.log" % (self.dir, service, len(self.workloads))
-        argv = [BIN + "/tools/weft/weft", "run", "--service", service, "--version", version, "--run-dir", self.dir + "/run",
+        argv = [*enter, BIN + "/tools/weft/weft", "run", "--service", service, "--version", version, "--run-dir", self.dir + "/run",
                 "--join-token-file", token or self.token(service), "--xds-server", "10.77.0.1:15012", "--restart", *flags]
         if port:
             argv += ["--port", port, "--ready", ready]
