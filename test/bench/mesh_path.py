@@ -6,7 +6,8 @@ Three pairs of network namespaces on one bridge, all up at once, all with the sa
   envoy   the same with a stock Envoy in the sidecar's place: clusters, endpoints, routes and identity from our server as
           ever, listeners too, with Envoy's access log to a file added (our server gives no foreign proxy a log)
 One policy for both (POLICY). The load is an open loop: latency counts from the moment a request was due. A repetition runs
-all three right after each other, at each rate; what is added is taken within it.
+all three right after each other, at each rate; what is added is taken within it. Each end has a core of its own, as if on
+a machine of its own: load and the client's proxy on one, the server's proxy and the backend on the other.
 """
 
 import argparse
@@ -45,18 +46,18 @@ spec:
     timeout: 5s
     retry: {attempts: 2, on: [5xx]}
 """
-# Counters of processes ($1.., each group "pid,pid") and of the core CPU, at the load's START and at its end. A session has a
-# scheduling group of its own, so nice alone has no effect; the group's has.
+# CPU of groups of processes ("pid,pid pid"), and of the cores, at the load's START and at its end. A session has a scheduling
+# group of its own, so nice alone has no effect; the group's has.
 RUN = """echo -15 2>/dev/null >/proc/self/autogroup; renice -n -15 -p $$ >/dev/null 2>&1
 snap() {
-  for group in GROUPS; do
-    for p in $(echo $group | tr , ' '); do cat /proc/$p/task/*/schedstat; done 2>/dev/null | awk '{s += $1} END {printf "%.0f ", s}'
+  for group in %(groups)s; do
+    for p in ${group//,/ }; do cat /proc/$p/task/*/schedstat; done 2>/dev/null | awk '{s += $1} END {printf "%%.0f ", s}'
   done
-  awk '$1 == "cpuCORE" {print $2 + $3 + $4 + $7 + $8, $9}' /proc/stat
+  awk '/^cpu(%(cores)s) / {busy += $2 + $3 + $4 + $7 + $8; steal += $9} END {print busy, steal}' /proc/stat
 }
-taskset -c LOADCORE LOAD | while read -r line; do echo "$line"; snap; done"""
+taskset -c %(core)s %(load)s | while read -r line; do echo "$line"; snap; done"""
 
-Pair = collections.namedtuple("Pair", "address enter proxies")  # whom the load dials, how it enters, pids
+Pair = collections.namedtuple("Pair", "address enter proxies backend")  # whom the load dials, how it enters, pids
 
 
 def say(text):
@@ -90,7 +91,7 @@ class Path:
     def start(self):
         mesh = self.mesh
         mesh.start()
-        self.pin(mesh.server_pid, self.args.load_cpu, nice=None)
+        self.pin(mesh.server_pid, "%s,%s" % (self.args.client_cpu, self.args.server_cpu), first=False)
         mesh.apply("---\n".join(POLICY % {"kind": k} for k in KINDS[1:]))
         pairs = {"none": self.plain(), "weft": self.weft(), "envoy": self.envoy()}
         for kind, pair in pairs.items():
@@ -99,11 +100,12 @@ class Path:
 
     def backend(self, enter):
         pid = self.mesh.outer.spawn(enter + [self.program("backend"), "h1", str(PORT), "1024"], self.dir + "/logs/backend.log")
-        self.pin(pid, self.args.load_cpu)
+        self.pin(pid, self.args.server_cpu)
+        return pid
 
     def plain(self):
-        self.backend(self.mesh.namespace("none-back", "10.77.201.1"))
-        return Pair(("10.77.201.1", PORT), self.mesh.namespace("none-client", "10.77.201.2"), [])
+        backend = self.backend(self.mesh.namespace("none-back", "10.77.201.1"))
+        return Pair(("10.77.201.1", PORT), self.mesh.namespace("none-client", "10.77.201.2"), [], backend)
 
     def weft(self):
         mesh = self.mesh
@@ -112,26 +114,27 @@ class Path:
         client = mesh.run("weft-client", "v1", None, None, ["sleep", "infinity"], flags)
         mesh.until(lambda: mesh.active("weft-back") and all((w.state or {}).get("app") for w in (back, client)), 30,
                    lambda: "our pair does not come up: " + mesh.silent())
-        self.pin(back.state["app"], self.args.load_cpu)
-        proxies = [w.state["sidecar"] for w in (client, back)]
-        for pid in proxies:
-            self.pin(pid, self.args.proxy_cpu)
+        for pid in (back.state["app"], back.state["sidecar"]):
+            self.pin(pid, self.args.server_cpu)
+        self.pin(client.state["sidecar"], self.args.client_cpu)
         self.ends = client, back
-        return Pair((self.vip("weft-back"), 80), ["nsenter", "-t", str(client.state["app"]), "--net", "--"], proxies)
+        return Pair((self.vip("weft-back"), 80), ["nsenter", "-t", str(client.state["app"]), "--net", "--"],
+                    [client.state["sidecar"], back.state["sidecar"]], back.state["app"])
 
     def envoy(self):
         """Only a registered workload is an endpoint and has an inbound side: an idle sidecar elsewhere reports for Envoy's."""
         mesh = self.mesh
         back, client = mesh.namespace("envoy-back", "10.77.202.1"), mesh.namespace("envoy-client", "10.77.202.2")
-        self.backend(back)
+        backend = self.backend(back)
         registrar = mesh.run("envoy-back", "v1", "%d:http@80" % PORT, "none", ["sleep", "infinity"],
                              ["--no-netns", "--no-intercept", "--address", "10.77.202.1", "--sidecar", self.args.sidecar],
                              enter=mesh.namespace("registrar", "10.77.202.3"))
         mesh.until(lambda: mesh.active("envoy-back"), 30, lambda: "Envoy's workload is not registered: " + mesh.silent())
-        proxies = [self.one_envoy("envoy-client", client, []), self.one_envoy("envoy-back", back, ["--id", registrar.state["id"]])]
-        return Pair((self.vip("envoy-back"), 80), client, proxies)
+        proxies = [self.one_envoy("envoy-client", client, self.args.client_cpu, []),
+                   self.one_envoy("envoy-back", back, self.args.server_cpu, ["--id", registrar.state["id"]])]
+        return Pair((self.vip("envoy-back"), 80), client, proxies, backend)
 
-    def one_envoy(self, service, enter, flags):
+    def one_envoy(self, service, enter, cpu, flags):
         mesh, weft = self.mesh, BIN + "/tools/weft/weft"
         folder = self.folder[service] = "%s/%s" % (self.dir, service)
         with open(self.dir + "/bundle.pem", "w") as f:
@@ -169,7 +172,7 @@ class Path:
             json.dump(bootstrap, f)
         pid = self.spawn_envoy(enter, folder, "logged.json")
         mesh.until(lambda: mesh.outer.run(self.curl(folder, "/ready")).out.strip() == "LIVE", 30, "Envoy does not come up with its log")
-        self.pin(pid, self.args.proxy_cpu)
+        self.pin(pid, cpu)
         return pid
 
     def spawn_envoy(self, enter, folder, config):
@@ -184,9 +187,10 @@ class Path:
     def vip(self, service):
         return next(s["vip"] for s in self.mesh.api("GET", "/api/v1/mesh/services")["services"] if s["name"] == service)
 
-    def pin(self, pid, cpu, nice=-15):
-        more = ":" if nice is None else "echo %d 2>/dev/null >/proc/%d/autogroup; renice -n %d -p %d >/dev/null 2>&1; :" % (nice, pid, nice, pid)
-        self.mesh.must(self.mesh.outer.run(["sh", "-c", "taskset -acp %s %d; %s" % (cpu, pid, more)]), "pin")
+    def pin(self, pid, cpu, first=True):
+        """first: before whatever else runs on the core."""
+        order = "chrt -a -f -p 10 %d" % pid if self.args.realtime else "echo -15 2>/dev/null >/proc/%d/autogroup; renice -n -15 -p %d >/dev/null 2>&1; :" % (pid, pid)
+        self.mesh.must(self.mesh.outer.run(["sh", "-c", "taskset -acp %s %d && { %s; }" % (cpu, pid, order if first else ":")]), "pin")
 
     def until_served(self, kind, pair):
         last = []
@@ -201,11 +205,31 @@ class Path:
     # ---- one measurement
 
     def measure(self, pair, rate, secs):
-        load = "env BENCH_ADDRESS=%s %s http %d -c %d -r %d -d %g -w 1" % (pair.address[0], self.program("load"), pair.address[1], CONNECTIONS, rate, secs)
-        groups = " ".join(",".join(map(str, g)) for g in (pair.proxies or [0], [self.mesh.server_pid]))
-        script = RUN.replace("GROUPS", groups).replace("LOADCORE", self.args.load_cpu).replace("CORE", self.args.proxy_cpu).replace("LOAD", load)
+        load = "%s env BENCH_ADDRESS=%s %s http %d -c %d -r %d -d %g -w 1" % (
+            "chrt -f 10" if self.args.realtime else "", pair.address[0], self.program("load"), pair.address[1], CONNECTIONS, rate, secs)
+        groups = " ".join(",".join(map(str, g)) for g in (pair.proxies or [0], [pair.backend], [self.mesh.server_pid]))
+        script = RUN % {"groups": groups, "cores": "%s|%s" % (self.args.client_cpu, self.args.server_cpu), "core": self.args.client_cpu, "load": load}
         r = self.mesh.outer.run(pair.enter + ["bash", "-c", script], timeout=secs + 30)
         return reading(r.out, rate, secs, os.sysconf("SC_CLK_TCK"))
+
+    def inspect(self, kind, pair, rate, secs):
+        """Where the proxies' CPU goes, or which system calls a request costs."""
+        data, pids = "%s/%s.%s" % (self.dir, self.args.inspect, kind), ",".join(map(str, pair.proxies))
+        tool = {"perf": ["perf", "record", "-q", "-g", "-e", "cpu-clock", "-F", "2000", "-o", data, "-p", pids, "--", "sleep", str(secs)],
+                "syscalls": ["timeout", "-s", "INT", str(secs), "strace", "-c", "-f", "-o", data, "-p", pids]}[self.args.inspect]
+        running = self.mesh.outer.background(tool, secs + 30)
+        r = self.measure(pair, rate, secs)
+        running()
+        print("== %s at %d/s, %.1f us of CPU a request" % (kind, rate, r["cpu"]))
+        if self.args.inspect == "syscalls":
+            with open(data) as f:
+                rows = [line.split() for line in f]
+            counts = {row[-1]: int(row[3]) / (rate * secs) for row in rows if len(row) >= 5 and row[3].isdigit()}
+            print("   a request: " + ", ".join("%s %.2f" % x for x in counts.items() if x[1] >= 0.01), flush=True)
+            return
+        for sort, lines in (("comm", 6), ("dso", 6), ("symbol", 40)):
+            report = subprocess.run(["perf", "report", "-i", data, "--stdio", "-g", "none", "--no-children", "--sort", sort], capture_output=True, text=True).stdout
+            print("\n".join([line.rstrip(" -") for line in report.splitlines() if line.strip() and line[0] != "#"][:lines]), flush=True)
 
     def prove(self):
         """That both pairs did what they are compared for."""
@@ -238,14 +262,15 @@ def reading(text, rate, secs, ticks):
         raise Unmet("the load said: " + text[-300:])
     out, a, b = json.loads(lines[2]), [float(x) for x in lines[1].split()], [float(x) for x in lines[3].split()]
     n = max(out["requests"], 1)
-    proxies, server, busy, steal = (y - x for x, y in zip(a, b))
+    proxies, backend, server, busy, steal = (y - x for x, y in zip(a, b))
+    ours = (proxies + backend + server) / 1e9 + out["load_cpu"]
     void = None
     if out["errors"] or out["non2xx"]:
         void = "%d failed, %d non-2xx" % (out["errors"], out["non2xx"])
     elif out["requests"] < rate * secs * 0.99:
         void = "%d of %d requests answered in time" % (out["requests"], rate * secs)
     return {**{k: out[k] for k in ("p50", "p99", "p999", "errors", "non2xx", "requests")}, "cpu": proxies / 1e3 / n, "server_cpu": server / 1e3 / n,
-            "foreign": max(0, busy / ticks - proxies / 1e9) / secs, "steal": steal / ticks / secs, "void": void}
+            "busy": ours / 2 / secs, "foreign": max(0, busy / ticks - ours) / 2 / secs, "steal": steal / ticks / 2 / secs, "void": void}
 
 
 def table(runs, rates):
@@ -288,10 +313,13 @@ def main():
     p.add_argument("--reps", type=int, default=5)
     p.add_argument("--secs", type=float, default=8)
     p.add_argument("--rates", default="1000,5000", help="requests/s")
+    p.add_argument("--realtime", action="store_true", help="proxies, load and backends before all else on their cores (SCHED_FIFO): on a busy machine")
     p.add_argument("--out", default="", help="the readings as JSON")
+    p.add_argument("--perf", dest="inspect", action="store_const", const="perf", help="a CPU profile of the proxies instead")
+    p.add_argument("--syscalls", dest="inspect", action="store_const", const="syscalls", help="their system calls a request instead")
     p.add_argument("--keep", action="store_true", help="leave the folder of logs")
-    p.add_argument("--proxy-cpu", default=os.environ.get("BENCH_PROXY_CPU", "0"))
-    p.add_argument("--load-cpu", default=os.environ.get("BENCH_LOAD_CPU", "1"), help="of load, backends and xDS server")
+    p.add_argument("--client-cpu", default=os.environ.get("BENCH_LOAD_CPU", "1"))
+    p.add_argument("--server-cpu", default=os.environ.get("BENCH_PROXY_CPU", "0"))
     p.add_argument("--bench", required=True, help=argparse.SUPPRESS)
     p.add_argument("--sidecar", required=True, help=argparse.SUPPRESS)
     p.add_argument("--envoy", required=True, help=argparse.SUPPRESS)
@@ -303,12 +331,14 @@ def main():
         path = Path(args, directory)
         say("bringing up three pairs")
         pairs = path.start()
-        for rep in range(-1, args.reps):  # the first is for warmth and not counted
+        for rate, kind in ((r, k) for r in rates for k in KINDS[1:] if args.inspect):
+            path.inspect(kind, pairs[kind], rate, args.secs)
+        for rep in range(-1, 0 if args.inspect else args.reps):  # the first is for warmth and not counted
             for rate in rates:
                 for kind in KINDS[rep % 3:] + KINDS[:rep % 3]:
                     r = path.measure(pairs[kind], rate, args.secs if rep >= 0 else 1)
-                    say("%s %5d/s %-5s p50 %6.0f p99 %6.0f p99.9 %6.0f us, %5.1f us of CPU, others on the proxies' core %2.0f %%, stolen %2.0f %%%s" % (
-                        "warm " if rep < 0 else "rep %d" % rep, rate, kind, r["p50"], r["p99"], r["p999"], r["cpu"], 100 * r["foreign"], 100 * r["steal"],
+                    say("%s %5d/s %-5s p50 %6.0f p99 %6.0f p99.9 %6.0f us, %5.1f us of CPU; of both cores ours %2.0f %%, others %2.0f %%, stolen %2.0f %%%s" % (
+                        "warm " if rep < 0 else "rep %d" % rep, rate, kind, r["p50"], r["p99"], r["p999"], r["cpu"], 100 * r["busy"], 100 * r["foreign"], 100 * r["steal"],
                         "  VOID: " + r["void"] if r["void"] else ""))
                     if rep >= 0:
                         runs.append({"rate": rate, "rep": rep, "kind": kind, **r})
@@ -316,7 +346,8 @@ def main():
                 with open(args.out, "w") as f:
                     json.dump(runs, f, indent=1)
         sent, seen = path.prove()
-        print(table(runs, rates))
+        if runs:
+            print(table(runs, rates))
         print("Of %d requests through our client's sidecar the server's topology counts %d." % (sent, seen))
     except (Unmet, KeyboardInterrupt) as e:
         say("tools/bench: " + (str(e) or "interrupted"))
