@@ -319,8 +319,8 @@ base::Status Sidecar::StartAdmin() {
 
 // ---- records, shutdown
 
-void Sidecar::DrainRecords() {
-  plane_->DrainRecords([this](proxy::Record& r) {
+bool Sidecar::DrainRecords() {
+  const size_t n = plane_->DrainRecords([this](proxy::Record& r) {
     if (!r.interim) logger_.Log(r);
     if (events_) events_->Add(r);
   });
@@ -329,11 +329,11 @@ void Sidecar::DrainRecords() {
     base::Cells::Local().Add(ids_.unlogged, lost - unlogged_seen_);
     unlogged_seen_ = lost;
   }
+  return n > 0;
 }
 
 void Sidecar::OnTick() {
-  loop_.Arm(&tick_, kTickNs);
-  DrainRecords();
+  loop_.Arm(&tick_, DrainRecords() ? kBusyTickNs : kTickNs);
   if (loop_.now() - last_flush_ns_ >= base::kSecond || draining_) {
     last_flush_ns_ = loop_.now();
     logger_.Flush();

@@ -44,8 +44,8 @@ class Sidecar {
   void UpdateAdsChannel();
   void OnDns(const model::Listener& listener, bool added);
   std::string StaticErrors() const;
-  void DrainRecords();
-  void OnTick();         // every kTickNs: records, logs, gauges, shutdown
+  bool DrainRecords();   // whether there were any
+  void OnTick();         // every kTickNs, kBusyTickNs while records come: records, logs, gauges, shutdown
   void OnSignal();
   void OnSettled();
   void BeginDrain();
@@ -55,6 +55,8 @@ class Sidecar {
   std::string WhyNotReady();
 
   static constexpr uint64_t kTickNs = 100'000'000;
+  // In small portions: where main and a worker share a core, requests wait while main works through its records.
+  static constexpr uint64_t kBusyTickNs = 10'000'000;
   static constexpr uint32_t kMark = 0x539;
 
   const Options options_;
