@@ -12,10 +12,10 @@ a machine of its own: load and the client's proxy on one, the server's proxy and
 
 import argparse
 import collections
-import glob
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -332,6 +332,7 @@ def main():
     p.add_argument("--sidecar", required=True, help=argparse.SUPPRESS)
     p.add_argument("--envoy", required=True, help=argparse.SUPPRESS)
     args = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     rates = [int(x) for x in args.rates.split(",")]
     directory = tempfile.mkdtemp(prefix="weft-path.")
     path, runs = None, []

@@ -1,0 +1,52 @@
+"""The arithmetic of tools/bench mesh-path: what is added, when a row is void, what is ours of the cores."""
+
+import json
+import unittest
+
+import mesh_path
+
+
+def output(requests=4000, errors=0, non2xx=0, p50=100):
+    """What RUN prints for a run of 4 s: 0.4 s of proxies' CPU, 0.1 s of the backend's, 0.2 s of the server's, 3 s of both cores' in all."""
+    load = {"requests": requests, "errors": errors, "non2xx": non2xx, "p50": p50, "p99": 10 * p50, "p999": 20 * p50, "load_cpu": 0.3}
+    return "START\n1000 1000 1000 500 0\n%s\n400001000 100001000 200001000 800 8\n" % json.dumps(load)
+
+
+class Reading(unittest.TestCase):
+    def test_cpu_a_request_and_shares_of_both_cores(self):
+        r = mesh_path.reading(output(), 1000, 4, 100)
+        self.assertIsNone(r["void"])
+        self.assertAlmostEqual(r["cpu"], 100)
+        self.assertAlmostEqual(r["server_cpu"], 50)
+        self.assertAlmostEqual(r["busy"], 1.0 / 8)
+        self.assertAlmostEqual(r["foreign"], 2.0 / 8)
+        self.assertAlmostEqual(r["steal"], 0.08 / 8)
+
+    def test_any_failure_voids_and_so_does_falling_behind(self):
+        self.assertEqual(mesh_path.reading(output(errors=1), 1000, 4, 100)["void"], "1 failed, 0 non-2xx")
+        self.assertEqual(mesh_path.reading(output(non2xx=2), 1000, 4, 100)["void"], "0 failed, 2 non-2xx")
+        self.assertEqual(mesh_path.reading(output(requests=3900), 1000, 4, 100)["void"], "3900 of 4000 requests answered in time")
+
+    def test_a_load_that_did_not_run_is_said(self):
+        with self.assertRaises(mesh_path.Unmet):
+            mesh_path.reading("connect: refused\n", 1000, 4, 100)
+
+
+class Table(unittest.TestCase):
+    def runs(self, **of):
+        return [{"rate": 1000, "rep": rep, "kind": kind, **mesh_path.reading(output(**{"p50": p50} if isinstance(p50, int) else p50), 1000, 4, 100)}
+                for kind, values in of.items() for rep, p50 in enumerate(values)]
+
+    def test_what_is_added_is_taken_within_a_repetition(self):
+        text = mesh_path.table(self.runs(none=[100, 200, 300], weft=[150, 260, 370], envoy=[200, 320, 440]), [1000])
+        self.assertIn("| 1000 | weft | 260 | 2600 | 5200 | 60 (50–70) |", text)
+        self.assertIn("of what is added: p50 0.50 (<= 0.5 in 3 of 3)", text)
+
+    def test_a_void_row_has_no_ratio(self):
+        text = mesh_path.table(self.runs(none=[100], weft=[{"errors": 3}], envoy=[200]), [1000])
+        self.assertIn("| 1000 | weft VOID |", text)
+        self.assertIn("1000/s: void: weft: 3 failed, 0 non-2xx", text)
+        self.assertNotIn("of what is added", text)
+
+
+unittest.main()

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec python3 -B test/bench/mesh_path_test.py
