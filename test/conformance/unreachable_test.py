@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 """A host that vanishes without a word: requests go to the other one within seconds. In a network namespace of its own."""
-import os, subprocess, sys, time, unittest
+import time, unittest
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-sys.path[:0] = [HERE, os.path.join(HERE, "../support")]
-from loopback import *  # noqa: F403
+from cases import *
+from envoy_config import *
+from loopback import *
 import wire
 
 
@@ -40,8 +39,9 @@ def named(name, h2):
 
 class Unreachable(unittest.TestCase):
     def check(self, h2):
+        need("curl", "nft")
         a, b, front = named(b"a", h2), named(b"b", h2), free_port()
-        sidecar = Sidecar([http(front, [route("/", "back")])], [cluster("back", a.port, b.port, h2=h2)])
+        sidecar = Sidecar(static([http_listener(front, [route("/", "back")])], [cluster("back", a.port, b.port, h2=h2)]), workers=1)
         get = lambda: run("curl", "-sS", "-m", "30", "http://127.0.0.1:%d/" % front).stdout
         self.assertEqual({get() for _ in range(6)}, {"a", "b"})
         run("nft", "add table ip cut; add chain ip cut in { type filter hook input priority 0; }; add rule ip cut in tcp dport %d drop; add rule ip cut in tcp sport %d drop" % (a.port, a.port))
@@ -62,7 +62,5 @@ class Unreachable(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if not os.environ.get("WEFT_OWN_NAMESPACE"):
-        os.environ["WEFT_OWN_NAMESPACE"] = "1"
-        os.execvp("unshare", ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec "$@"', "-", sys.executable, __file__, *sys.argv[1:]])
-    unittest.main(verbosity=2)
+    in_own_namespace()
+    main()

@@ -1,16 +1,15 @@
 """Discovery against a foreign server (grpc++): delta and state of the world, warming, NACK, reconnect, make before break."""
-import json, os, queue, subprocess, sys, threading
+import http.client, json, socket, ssl, subprocess, threading
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../conformance"))
+from cases import *
+from envoy_config import *
+from loopback import *
 import wire
-from harness import *
-
-FAKE = os.environ.get("FAKE_ADS", "test/support/fake_ads")
 
 
 class Ads:
     def __init__(self, *flags):
-        self.process = start([FAKE, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = start(binary("//test/support:fake_ads"), *flags, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = json.loads(self.process.stdout.readline())["port"]
         self.requests = []
         threading.Thread(target=self.read, daemon=True).start()
@@ -41,23 +40,19 @@ class Ads:
 
 
 def bootstrap(port, api="DELTA_GRPC", transport_socket=None):
-    c = cluster("xds", port, typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": any_(
-        "extensions.upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})})
-    if transport_socket:
-        c["transport_socket"] = transport_socket
-    ads = {"resource_api_version": "V3", "ads": {}}
+    c = cluster("xds", port, h2=True, tls=transport_socket)
     return {"static_resources": {"clusters": [c]},
             "dynamic_resources": {"ads_config": {"api_type": api, "transport_api_version": "V3", "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]},
-                                  "cds_config": ads, "lds_config": ads}}
+                                  "cds_config": ADS, "lds_config": ADS}}
 
 
 def eds_cluster(name):
     return {"name": name, "type": "EDS", "connect_timeout": "1s",
-            "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}}
+            "eds_cluster_config": {"eds_config": ADS}}
 
 
 def routes(name, target):
-    return {"name": name, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route(target)]}]}
+    return {"name": name, "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [route("/", target)]}]}
 
 
 def fill(ads, backend):
@@ -79,19 +74,19 @@ def whole_life(api, kind):
     types = [r["type"] for r in first]
     assert types.index("Cluster") < types.index("ClusterLoadAssignment") and types.index("Listener") < types.index("RouteConfiguration"), types
     assert ads.requests[0]["node"]["id"] == "test-node" and not any(r.get("node") for r in ads.requests[1:]), ads.requests
-    assert until("ACK of LDS", lambda: [r for r in ads.seen(kind=kind, type="Listener") if r.get("responseNonce") and not r.get("errorDetail")])
+    assert wait_for("ACK of LDS", lambda: [r for r in ads.seen(kind=kind, type="Listener") if r.get("responseNonce") and not r.get("errorDetail")])
     # Endpoints move; the connection of the listener stays what it is.
     ads.set("EDS", "cart", endpoints("cart", b.port))
     ads.push("2")
-    until("requests go to b", lambda: s.get("/")[1] == "b:")
+    wait_for("requests go to b", lambda: s.get("/")[1] == "b:")
     # A bad cluster: NACK names it and its field, the rest of the push is applied, the last good one serves.
     ads.set("CDS", "bad", {"name": "bad", "type": "EDS", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "-1s",
-                           "eds_cluster_config": {"eds_config": {"ads": {}, "resource_api_version": "V3"}}})
+                           "eds_cluster_config": {"eds_config": ADS}})
     ads.set("CDS", "good", cluster("good", a.port))
     ads.push("3")
-    nack = until("NACK", lambda: [r for r in ads.seen(kind=kind, type="Cluster") if r.get("errorDetail")])[0]
+    nack = wait_for("NACK", lambda: [r for r in ads.seen(kind=kind, type="Cluster") if r.get("errorDetail")])[0]
     assert '"bad"' in nack["errorDetail"]["message"] and "connect_timeout" in nack["errorDetail"]["message"], nack
-    until("good is in force", lambda: "good::" in s.admin("/clusters")[1])
+    wait_for("good is in force", lambda: "good::" in s.admin("/clusters")[1])
     assert "bad::" not in s.admin("/clusters")[1] and s.get("/")[1] == "b:"
     assert s.stat("cluster_manager.cds.update_rejected") == 1
     assert "connect_timeout" in s.json("/weft/status")["ads"]["types"]["CDS"]["error"]
@@ -99,12 +94,12 @@ def whole_life(api, kind):
     ads.say("del CDS bad")
     ads.set("RDS", "r", routes("r", "good"))
     ads.push("4")
-    until("the route leads to good", lambda: s.get("/")[1] == "a:")
-    until("no error left", lambda: s.json("/weft/status")["ads"]["types"]["CDS"]["error"] == "")
+    wait_for("the route leads to good", lambda: s.get("/")[1] == "a:")
+    wait_for("no error left", lambda: s.json("/weft/status")["ads"]["types"]["CDS"]["error"] == "")
     # The server dies: traffic goes on; it comes back on the same port: versions are told, nothing breaks.
     port = ads.port
     ads.kill()
-    until("loss is seen", lambda: s.stat("control_plane.connected_state") == 0)
+    wait_for("loss is seen", lambda: s.stat("control_plane.connected_state") == 0)
     assert s.get("/")[1] == "a:"
     ads = Ads("--port", str(port))
     ads.set("CDS", "cart", eds_cluster("cart"))
@@ -113,15 +108,15 @@ def whole_life(api, kind):
     ads.set("LDS", "l", listener("l", hcm(rds="r")))
     ads.set("RDS", "r", routes("r", "good"))
     ads.push("5")
-    until("the new server's configuration", lambda: s.get("/")[1] == "b:", 40)
-    first = until("first requests", lambda: ads.seen(type="Cluster"))[0]
+    wait_for("the new server's configuration", lambda: s.get("/")[1] == "b:", 40)
+    first = wait_for("first requests", lambda: ads.seen(type="Cluster"))[0]
     assert first["node"]["id"] == "test-node"
     if kind == "delta":
         assert set(first["initialResourceVersions"]) == {"cart", "good"}, first
     # The listener goes.
     ads.say("del LDS l")
     ads.push("6")
-    until("the listener is gone", lambda: s.port("l") == 0)
+    wait_for("the listener is gone", lambda: s.port("l") == 0)
     assert s.stop() == 0
     ads.kill(), a.close(), b.close()
 
@@ -146,24 +141,21 @@ def test_warming_keeps_the_old_one_serving():
     c["eds_cluster_config"]["service_name"] = "cart-v2"
     ads.set("CDS", "cart", c)
     # fake_ads answers unknown names at once; a listener with a certificate by SDS shows waiting without an answer.
-    tls = {"name": "tls", "typed_config": any_("extensions.transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context={
-        "tls_certificate_sds_secret_configs": [{"name": "cert", "sds_config": {"ads": {}, "resource_api_version": "V3"}}]})}
-    ads.set("LDS", "secure", listener("secure", hcm(rds="r"), tls=tls))
+    ads.set("LDS", "secure", listener("secure", hcm(rds="r"), transport=sds_tls("cert", ADS)))
     ads.set("EDS", "cart-v2", endpoints("cart-v2", b.port))
     ads.push("2")
-    until("cart-v2 serves", lambda: s.get("/")[1] == "b:")
-    until("the secret is asked for", lambda: ads.seen(type="Secret"))
+    wait_for("cart-v2 serves", lambda: s.get("/")[1] == "b:")
+    wait_for("the secret is asked for", lambda: ads.seen(type="Secret"))
     dump = s.json("/config_dump?resource=dynamic_listeners&name_regex=secure")["configs"][0]
     assert "warming_state" in dump and "active_state" not in dump, dump
     assert 'secret "cert"' in s.admin("/init_dump")[1]
     assert s.port("secure") == 0
-    pki = make_ca(os.path.join(TMP, "sds"))
-    ads.set("SDS", "cert", {"name": "cert", "tls_certificate": {"certificate_chain": {"inline_string": open(pki + "/server.pem").read()},
-                                                                 "private_key": {"inline_string": open(pki + "/server.key").read()}}})
+    certs = Certs("sds")
+    cert, key = certs.leaf("server", "DNS:server.test", "/CN=server")
+    ads.set("SDS", "cert", {"name": "cert", "tls_certificate": {"certificate_chain": {"inline_string": read(cert)}, "private_key": {"inline_string": read(key)}}})
     ads.push("3")
-    until("the listener came up", lambda: s.port("secure"))
-    import ssl, socket
-    t = ssl.create_default_context(cafile=pki + "/ca.pem")
+    wait_for("the listener came up", lambda: s.port("secure"))
+    t = ssl.create_default_context(cafile=certs.ca)
     with socket.create_connection(("127.0.0.1", s.port("secure")), 10) as raw, t.wrap_socket(raw, server_hostname="server.test") as c:
         c.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"200 OK" in c.recv(1000)
@@ -176,27 +168,24 @@ def test_a_listener_that_cannot_bind_is_refused_and_the_others_serve():
     a = Backend("a")
     ads = Ads()
     fill(ads, a)
-    import socket
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ads.set("LDS", "busy", listener("busy", hcm(rds="r"), port=taken.getsockname()[1]))
         ads.push("1")
         s = Sidecar(bootstrap(ads.port))
-        nack = until("NACK", lambda: [r for r in ads.seen(type="Listener") if r.get("errorDetail")])[0]
+        nack = wait_for("NACK", lambda: [r for r in ads.seen(type="Listener") if r.get("errorDetail")])[0]
         assert '"busy"' in nack["errorDetail"]["message"] and "in use" in nack["errorDetail"]["message"], nack
-        until("l serves", lambda: s.get("/")[1] == "a:")
+        wait_for("l serves", lambda: s.get("/")[1] == "a:")
     s.stop(), ads.kill()
 
 
 def test_mutual_tls_to_the_server():
-    pki = make_ca(os.path.join(TMP, "adspki"))
+    certs = Certs("ads")
+    server, client = (certs.leaf(name, "URI:%s,DNS:%s.test" % (spiffe(name), name), "/CN=" + name) for name in ("server", "client"))
     a = Backend("a")
-    ads = Ads("--tls", pki + "/server.pem", pki + "/server.key", pki + "/ca.pem")
+    ads = Ads("--tls", *server, certs.ca)
     fill(ads, a)
     ads.push("1")
-    common = {"tls_certificates": [{"certificate_chain": {"filename": pki + "/client.pem"}, "private_key": {"filename": pki + "/client.key"}}],
-              "validation_context": {"trusted_ca": {"filename": pki + "/ca.pem"}}, "alpn_protocols": ["h2"]}
-    tls = {"name": "tls", "typed_config": any_("extensions.transport_sockets.tls.v3.UpstreamTlsContext", common_tls_context=common, sni="server.test")}
-    s = Sidecar(bootstrap(ads.port, transport_socket=tls))
+    s = Sidecar(bootstrap(ads.port, transport_socket=tls(client, certs.ca, alpn=["h2"], sni="server.test")))
     assert s.get("/")[1] == "a:"
     s.stop(), ads.kill()
 
@@ -211,7 +200,7 @@ def test_a_thousand_clusters_in_one_push():
     ads.push("1")
     s = Sidecar(bootstrap(ads.port))
     assert s.get("/")[1] == "a:"
-    until("all are in force", lambda: s.stat("cluster_manager.active_clusters") == 1002)
+    wait_for("all are in force", lambda: s.stat("cluster_manager.active_clusters") == 1002)
     s.stop(), ads.kill()
 
 
@@ -243,12 +232,11 @@ def test_changes_under_load_fail_nothing():
     a, b = Backend("a"), Backend("b")
     ads = Ads()
     fill(ads, a)
-    tcp = {"name": "tcp", "typed_config": any_("extensions.filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="t", cluster="good")}
     ads.set("CDS", "good", cluster("good", a.port))
-    ads.set("LDS", "t", listener("t", tcp))
+    ads.set("LDS", "t", listener("t", tcp_proxy("good")))
     ads.push("0")
     s = Sidecar(bootstrap(ads.port))
-    until("both listen", lambda: s.port("l") and s.port("t"))
+    wait_for("both listen", lambda: s.port("l") and s.port("t"))
     callers = [Caller(s.port("l")) for _ in range(6)] + [Caller(s.port("t")) for _ in range(2)]
     acknowledged = lambda: len([r for r in ads.requests if r.get("responseNonce") and not r.get("errorDetail")])
     for i in range(1, 41):
@@ -266,8 +254,8 @@ def test_changes_under_load_fail_nothing():
         else:
             ads.set("CDS", "more%d" % i, cluster("more%d" % i, b.port))
         ads.push(str(i))
-        until("the change is taken", lambda: acknowledged() > before)
-        until("everybody was served since", lambda: all(c.failed or c.count > n for c, n in zip(callers, served)))
+        wait_for("the change is taken", lambda: acknowledged() > before)
+        wait_for("everybody was served since", lambda: all(c.failed or c.count > n for c, n in zip(callers, served)))
     for c in callers:
         c.done = True
     for c in callers:
@@ -300,4 +288,6 @@ def test_a_changed_listener_lets_go_of_http2():
     assert "200 on 3" in f.said and f.bodies[3] == b"b:ok" and f.said.count("goaway 0") == 2, (f.said, f.bodies)
     assert s.stop() == 0
 
-main(globals())
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,9 @@
 """A body of 1 GiB to a reader that stops costs the sidecar little: it stops reading, and so does everybody behind it."""
-import socket, struct, threading
+import os, socket, struct, threading
 
-from harness import *
+from cases import *
+from envoy_config import *
+from loopback import *
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -191,24 +193,17 @@ def near(kind, download, port):
     return state
 
 
-def h2_cluster(port):
-    return cluster("c", port, typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": any_(
-        "extensions.upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})})
-
-
 def stalled(caller_kind, server_kind, download):
     far = Far(server_kind, download)
-    end = {"name": "tcp", "typed_config": any_("extensions.filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="t", cluster="c")} \
-        if server_kind == "tcp" else hcm([route("c", timeout="0s")])
-    s = Sidecar({"static_resources": {"listeners": [listener("l", end)],
-                                      "clusters": [h2_cluster(far.port) if server_kind == "h2" else cluster("c", far.port)]}})
+    end = tcp_proxy("c") if server_kind == "tcp" else hcm([route("/", "c", timeout="0s")])
+    s = Sidecar(static([listener("l", end)], [cluster("c", far.port, h2=server_kind == "h2")]))
     port, pid = s.port("l"), s.process.pid
     reset_peak(pid)
     before = memory_kb(pid)
     caller = near(caller_kind, download, port)
     pump = lambda: far.pump if download else caller["pump"]
     taken = caller["got"] if download else far.got
-    until("the reader has its share", lambda: pump() and taken() >= READ_FIRST, 60)
+    wait_for("the reader has its share", lambda: pump() and taken() >= READ_FIRST, 60)
     # Nobody moves any more: the writer is held up, far from its end.
     last = [-1, 0]
 
@@ -217,7 +212,7 @@ def stalled(caller_kind, server_kind, download):
         last[0] = pump().sent
         return last[1] >= 25
 
-    until("the writer is held up", at_rest, 60)
+    wait_for("the writer is held up", at_rest, 60)
     assert pump().sent < READ_FIRST + 64 * MIB, pump().sent
     grown = max(now - then for now, then in zip(memory_kb(pid), before))
     print("%s -> %s %s: %d KiB more, writer held up at %.1f MiB" % (caller_kind, server_kind, "download" if download else "upload", grown, pump().sent / MIB))
@@ -246,4 +241,5 @@ def test_tcp():
     stalled("tcp", "tcp", True), stalled("tcp", "tcp", False)
 
 
-main(globals())
+if __name__ == "__main__":
+    main()

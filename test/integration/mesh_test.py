@@ -1,25 +1,19 @@
 """A sidecar joins a real xds_server: identity, registration, configuration, renewal, loss of the server. In a network
 namespace of its own, because a member's listeners have fixed ports."""
-import http.client, json, os, subprocess, sys, tempfile
+import http.client, json, os, subprocess, time
 
-if "--inside" not in sys.argv:
-    subprocess.run(["unshare", "-n", "true"], check=True)
-    os.execvp("unshare", ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec python3 -B "$@"', "sh", __file__, "--inside", *sys.argv[1:]])
-sys.argv.remove("--inside")
-
-from harness import *
-
-SERVER = os.environ.get("XDS_SERVER", "xds_server/xds_server")
+from cases import *
+from envoy_config import *
+from loopback import *
 
 
 class Server:
     def __init__(self, data=None, xds="127.0.0.1:0", http_address="127.0.0.1:0"):
-        self.data = data or os.path.join(TMP, "data%d" % len(os.listdir(TMP)))
-        self.log = self.data + ".server.log"
-        self.process = start([SERVER, "--data-dir", self.data, "--http-address", http_address, "--xds-address", xds, "--otlp-grpc-address", "",
-                                         "--otlp-http-address", "", "--leaf-lifetime-s", "20"], stdout=subprocess.PIPE, stderr=open(self.log, "a"), text=True)
+        self.data = data or path("data%d" % len(os.listdir(TMP)))
+        self.process = start(binary("//xds_server:xds_server"), "--data-dir", self.data, "--http-address", http_address, "--xds-address", xds, "--otlp-grpc-address", "",
+                             "--otlp-http-address", "", "--leaf-lifetime-s", "20", stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
-        assert line.startswith("xds_server ready"), (line, open(self.log).read())
+        assert line.startswith("xds_server ready"), (line, read(self.process.log))
         words = dict(w.split("=", 1) for w in line.split()[2:])
         self.http, self.port = words["http"], int(words["port"])
 
@@ -32,10 +26,7 @@ class Server:
         return json.loads(text) if text else None
 
     def token(self, service):
-        path = os.path.join(TMP, service + ".token")
-        with open(path, "w") as f:
-            f.write(self.call("POST", "/api/v1/tokens", json.dumps({"service": service}))["token"] + "\n")
-        return path
+        return write(service + ".token", self.call("POST", "/api/v1/tokens", json.dumps({"service": service}))["token"] + "\n")
 
     def kill(self):
         self.process.kill()
@@ -49,7 +40,7 @@ def member(service, port, server_port, token, **extra):
                          "ports": [{"number": port, "protocol": "HTTP", "service_port": 80}]}}
     mesh.update(extra)
     return {"node": {"id": service + "-1", "cluster": service, "metadata": {"NAMESPACE": "default"}},
-            "admin": {"address": {"pipe": {"path": os.path.join(TMP, service + ".sock")}}},
+            "admin": {"address": {"pipe": {"path": path(service + ".sock")}}},
             "bootstrap_extensions": [{"name": "weft.mesh", "typed_config": mesh}]}
 
 
@@ -62,28 +53,28 @@ def test_join_serve_renew_and_outlive_the_server():
     assert {"outbound", "inbound"} <= {line.split("::")[0] for line in s.admin("/listeners")[1].splitlines()}, s.admin("/listeners")
     assert not s.json("/weft/status")["mesh"]["endpoint_active"]
     assert s.admin("/healthcheck/ok", "POST")[0] == 200
-    until("callers are sent here", lambda: s.json("/weft/status")["mesh"]["endpoint_active"])
-    until("own endpoint came back by EDS", lambda: "127.0.0.1:15006" in s.admin("/clusters")[1] or ":%d::" % b.port in s.admin("/clusters")[1])
+    wait_for("callers are sent here", lambda: s.json("/weft/status")["mesh"]["endpoint_active"])
+    wait_for("own endpoint came back by EDS", lambda: "127.0.0.1:15006" in s.admin("/clusters")[1] or ":%d::" % b.port in s.admin("/clusters")[1])
     # A policy is in force within a second.
     policy = "apiVersion: weft/v1\nkind: Route\nmetadata: {name: cart}\nspec: {rules: [{matches: [{prefix: /teapot}], respond_status: 418, respond_body: short}]}\n"
-    start = time.time()
+    began = time.monotonic()
     server.call("POST", "/api/v1/apply", policy, "application/yaml")
-    until("the route came", lambda: "418" in s.admin("/config_dump?resource=dynamic_route_configs")[1] or "418" in s.admin("/config_dump")[1])
-    assert time.time() - start < 5
+    wait_for("the route came", lambda: "418" in s.admin("/config_dump?resource=dynamic_route_configs")[1] or "418" in s.admin("/config_dump")[1])
+    assert time.monotonic() - began < 5
     # Renewal at half of 20 s, with the discovery stream left alone.
     expires = s.json("/weft/status")["mesh"]["expires_unix_s"]
-    until("the identity is renewed", lambda: s.json("/weft/status")["mesh"]["expires_unix_s"] > expires, 30)
+    wait_for("the identity is renewed", lambda: s.json("/weft/status")["mesh"]["expires_unix_s"] > expires, 30)
     assert s.stat("weft.mesh.renew") >= 1 and s.stat("control_plane.connected_state") == 1
     # The server dies: configuration stays; the same store under the same address takes the sidecar back.
     server.kill()
-    until("loss is seen", lambda: s.stat("control_plane.connected_state") == 0)
+    wait_for("loss is seen", lambda: s.stat("control_plane.connected_state") == 0)
     assert s.admin("/ready")[0] == 200 and "inbound" in s.admin("/listeners")[1]
     again = Server(server.data, "127.0.0.1:%d" % server.port)
-    until("back", lambda: s.stat("control_plane.connected_state") == 1, 60)
-    until("active again", lambda: s.json("/weft/status")["mesh"]["endpoint_active"], 30)
+    wait_for("back", lambda: s.stat("control_plane.connected_state") == 1, 60)
+    wait_for("active again", lambda: s.json("/weft/status")["mesh"]["endpoint_active"], 30)
     # Draining is told; the key is nowhere on disk.
     assert s.stop() == 0
-    assert "PRIVATE" not in "".join(open(os.path.join(TMP, f), errors="replace").read() for f in os.listdir(TMP) if f.startswith("sidecar"))
+    assert "PRIVATE" not in "".join(read(f) for f in os.listdir(TMP) if f.startswith("sidecar"))
     again.kill()
 
 
@@ -92,11 +83,11 @@ def test_server_down_at_first_start_is_said_and_waited_for():
     token = server.token("pay")
     server.kill()
     s = Sidecar(member("pay", 1, server.port, token), ready=False)
-    until("the log says so", lambda: "waits for it" in open(s.log).read())
+    wait_for("the log says so", lambda: "waits for it" in s.log())
     status, text = s.admin("/ready")
     assert status == 503 and "INITIALIZING" in text and "cannot be reached" in text, text
     again = Server(server.data, "127.0.0.1:%d" % server.port)
-    until("ready", lambda: s.admin("/ready")[0] == 200, 60)
+    wait_for("ready", lambda: s.admin("/ready")[0] == 200, 60)
     s.stop(), again.kill()
 
 
@@ -104,12 +95,14 @@ def test_a_token_is_bound_to_its_server_and_its_service():
     server, other = Server(), Server()
     # A server with another root does not get the secret.
     s = Sidecar(member("cart", 1, other.port, server.token("cart")), ready=False)
-    until("the pin holds", lambda: "pinned root" in s.admin("/ready")[1])
+    wait_for("the pin holds", lambda: "pinned root" in s.admin("/ready")[1])
     s.stop()
     # A token for cart does not make a pay.
     s = Sidecar(member("pay", 1, server.port, server.token("cart")), ready=False)
-    until("refused", lambda: s.admin("/ready")[0] == 503 and ("PERMISSION_DENIED" in open(s.log).read() or "refused" in open(s.log).read()))
+    wait_for("refused", lambda: s.admin("/ready")[0] == 503 and ("PERMISSION_DENIED" in s.log() or "refused" in s.log()))
     s.stop(), server.kill(), other.kill()
 
 
-main(globals())
+if __name__ == "__main__":
+    in_own_namespace()
+    main()

@@ -1,15 +1,17 @@
 """The server as a process: what it acknowledged survives SIGKILL, one data directory has one server, SIGTERM is clean."""
-import json, os, re, shutil, signal, stat, subprocess, sys, tempfile, threading, time, unittest, urllib.error, urllib.request
+import json, os, re, signal, stat, subprocess, tempfile, threading, unittest, urllib.error, urllib.request
 
-SERVER = os.environ.get("XDS_SERVER", "xds_server/xds_server")
+from cases import *
+from loopback import *
+
+SERVER = binary("//xds_server:xds_server")
 
 
 class Server:
     def __init__(self, data):
         self.data = data
-        self.p = subprocess.Popen(
-            [SERVER, "--data-dir", data, "--http-address", "127.0.0.1:0", "--xds-address", "127.0.0.1:0", "--otlp-grpc-address", "",
-             "--otlp-http-address", "", "-l", "warning"], stdout=subprocess.PIPE, text=True)
+        self.p = start(SERVER, "--data-dir", data, "--http-address", "127.0.0.1:0", "--xds-address", "127.0.0.1:0", "--otlp-grpc-address", "",
+                       "--otlp-http-address", "", "-l", "warning", stdout=subprocess.PIPE, text=True)
         line = self.p.stdout.readline()  # printed when everything listens
         m = re.match(r"xds_server ready http=127.0.0.1:(\d+)", line)
         assert m, line
@@ -38,23 +40,16 @@ def policy(name, weight):
 
 class ServerTest(unittest.TestCase):
     def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="weft-server-")
-        self.running = []
+        self.dir = tempfile.mkdtemp(dir=TMP)
+        self.addCleanup(end_all)
 
-    def tearDown(self):
-        for s in self.running:
-            if s.p.poll() is None:
-                s.end(signal.SIGKILL)
-        shutil.rmtree(self.dir)
-
-    def start(self):
-        self.running.append(Server(self.dir + "/data"))
-        return self.running[-1]
+    def server(self):
+        return Server(self.dir + "/data")
 
     def test_acknowledged_changes_survive_sigkill(self):
         acknowledged, weight, token, root = {}, 0, None, None
         for life in range(6):
-            s = self.start()
+            s = self.server()
             for name, (revision, w) in acknowledged.items():
                 o = s.call("GET", "/api/v1/objects/Route/default/" + name)
                 self.assertGreaterEqual(o["metadata"]["revision"], revision)
@@ -86,9 +81,8 @@ class ServerTest(unittest.TestCase):
         self.assertGreater(len(acknowledged), 1)
 
     def test_one_server_a_directory_and_a_clean_end(self):
-        s = self.start()
-        second = subprocess.run([SERVER, "--data-dir", s.data, "--http-address", "127.0.0.1:0", "--xds-address", "127.0.0.1:0"],
-                                capture_output=True, text=True, timeout=20)
+        s = self.server()
+        second = run(SERVER, "--data-dir", s.data, "--http-address", "127.0.0.1:0", "--xds-address", "127.0.0.1:0", timeout=20)
         self.assertEqual(second.returncode, 1)
         self.assertIn("another xds_server is using", second.stderr)
         for path, mode in (("", 0o700), ("/api-token", 0o600), ("/ca/root.key", 0o600), ("/server/key.pem", 0o600), ("/weft.db", 0o600)):
@@ -99,11 +93,10 @@ class ServerTest(unittest.TestCase):
         for flag in ("--http-address", "--xds-plaintext-address"):
             addresses = {"--http-address": "127.0.0.1:0", "--xds-address": "127.0.0.1:0", "--otlp-grpc-address": "", "--otlp-http-address": ""}
             addresses[flag] = "0.0.0.0:0"
-            r = subprocess.run([SERVER, "--data-dir", self.dir + "/other"] + [x for pair in addresses.items() for x in pair],
-                               capture_output=True, text=True, timeout=20)
+            r = run(SERVER, "--data-dir", self.dir + "/other", *(x for pair in addresses.items() for x in pair), timeout=20)
             self.assertEqual(r.returncode, 1, flag)
             self.assertIn("loopback", r.stderr)
 
 
 if __name__ == "__main__":
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    main()

@@ -1,44 +1,38 @@
 """A static Envoy file through the real process: serving, admin, access log, TLS, draining."""
-import http.client, json, os, re, signal, socket, ssl, subprocess, threading
+import http.client, json, os, re, signal, socket, ssl, threading
 
-from harness import *
-
-
-def static(listeners, clusters, **kw):
-    return {"static_resources": {"listeners": listeners, "clusters": clusters}, **kw}
+from cases import *
+from envoy_config import *
+from loopback import *
 
 
 def test_validate_says_ok_or_names_the_place():
-    path = os.path.join(TMP, "good.yaml")
-    with open(path, "w") as f:
-        json.dump(static([listener("l", hcm([route("c")]))], [cluster("c", 1)]), f)
-    r = check("--mode", "validate", "-c", path)
-    assert (r.returncode, r.stdout) == (0, "configuration '%s' OK\n" % path), r
-    bad = os.path.join(TMP, "bad.yaml")
-    with open(bad, "w") as f:
-        f.write("static_resources:\n  clusters:\n  - name: c\n    lb_polcy: RANDOM\n")
-    r = check("--mode", "validate", "-c", bad)
+    good = write("good.yaml", static([listener("l", hcm([route("/", "c")]))], [cluster("c", 1)]))
+    r = run(SIDECAR, "--mode", "validate", "-c", good)
+    assert (r.returncode, r.stdout) == (0, "configuration '%s' OK\n" % good), r
+    bad = write("bad.yaml", "static_resources:\n  clusters:\n  - name: c\n    lb_polcy: RANDOM\n")
+    r = run(SIDECAR, "--mode", "validate", "-c", bad)
     assert r.returncode == 1 and bad in r.stderr and "static_resources.clusters[0]" in r.stderr and "lb_polcy" in r.stderr, r
-    r = check("-c", os.path.join(TMP, "none.yaml"))
+    r = run(SIDECAR, "-c", path("none.yaml"))
     assert r.returncode == 1 and "none.yaml" in r.stderr, r
-    r = check()
+    r = run(SIDECAR)
     assert r.returncode == 1 and "bootstrap" in r.stderr, r
-    r = check("-c", path, "-l", "loud")
+    r = run(SIDECAR, "-c", good, "-l", "loud")
     assert r.returncode == 1 and "--log-level" in r.stderr, r
 
 
 def test_http_is_proxied_and_logged():
     b = Backend("b1")
-    log = os.path.join(TMP, "access.txt")
-    s = Sidecar(static([listener("l", hcm([route("dead", "/dead"), route("c")], access_log=log))], [cluster("c", b.port), cluster("dead", 1)]))
+    log = path("access.txt")
+    s = Sidecar(static([listener("l", hcm([route("/dead", "dead"), route("/", "c")], access_log=file_log(log)))], [cluster("c", b.port), cluster("dead", 1)]))
     status, body, headers = s.get("/x?y=1", method="POST", body="hello")
     assert (status, body) == (200, "b1:hello"), (status, body)
     assert headers["server"] == "envoy" and "x-envoy-upstream-service-time" in headers, headers
-    assert b.requests[0][:2] == ("POST", "/x?y=1") and "x-request-id" in {k.lower() for k in b.requests[0][2]}
+    assert b.requests[0][:2] == ("POST", "/x?y=1") and "x-request-id" in b.requests[0].headers
     assert s.get("/status/404")[0] == 404
     status, body, _ = s.get("/dead")
     assert status == 503 and "upstream connect error" in body, (status, body)
-    lines = until("the access log is written", lambda: (lambda t: len(t) == 3 and t)(open(log).read().splitlines()))
+    lines = wait_for("the access log is written", lambda: (lambda t: len(t) == 3 and t)(open(log).read().splitlines()))
     post, dead = (next(l for l in lines if what in l) for what in ("POST", "/dead"))  # two workers: in whatever order
     assert re.match(r'\[\d{4}-\d\d-\d\dT[\d:.]+Z\] "POST /x\?y=1 HTTP/1.1" 200 - 5 8 \d+ \d+ "-" "-" "[0-9a-f-]{36}" "127.0.0.1:\d+" "127.0.0.1:%d"$' % b.port, post), post
     assert ' 503 URX,UF ' in dead, dead  # Envoy's order of flags: by their value
@@ -48,16 +42,18 @@ def test_http_is_proxied_and_logged():
 
 def test_admin_answers_like_envoys():
     b = Backend()
-    s = Sidecar(static([listener("l", hcm([route("c")]))], [cluster("c", b.port)]))
+    s = Sidecar(static([listener("l", hcm([route("/", "c")]))], [cluster("c", b.port)]))
     s.get("/")
     info = s.json("/server_info")
-    assert info.get("state", "LIVE") == "LIVE" and info["node"]["id"] == "test-node" and info["command_line_options"]["concurrency"] == 2, info
+    assert info["state"] == "LIVE" and info["node"]["id"] == "test-node" and info["command_line_options"]["concurrency"] == 2, info
+    assert "cluster.c.upstream_rq_total: 1" in s.admin("/stats")[1].splitlines()
     dump = s.json("/config_dump")["configs"]
     kinds = [c["@type"].rsplit(".", 1)[1] for c in dump]
     assert kinds[:2] == ["BootstrapConfigDump", "ClustersConfigDump"] and "ListenersConfigDump" in kinds, kinds
     assert dump[1]["static_clusters"][0]["cluster"]["name"] == "c", dump[1]
     assert s.json("/config_dump?resource=static_listeners")["configs"][0]["listener"]["name"] == "l"
     assert s.admin("/config_dump?resource=nonsense")[0] == 404
+    assert "c::127.0.0.1:%d::" % b.port in s.admin("/clusters")[1]
     host = s.json("/clusters?format=json")["cluster_statuses"][0]["host_statuses"][0]
     assert host["address"]["socket_address"]["port_value"] == b.port, host
     assert any(m.get("name") == "rq_total" and m["value"] == "1" for m in host["stats"]), host
@@ -68,8 +64,9 @@ def test_admin_answers_like_envoys():
     assert s.admin("/stats?format=json&filter=nothing")[1] == '{"stats":[]}'
     assert s.admin("/stats?filter=(")[0] == 400
     assert s.json("/memory")["total_physical_bytes"]
-    for path in ("/logging", "/quitquitquit", "/healthcheck/fail", "/drain_listeners", "/reset_counters"):
-        assert s.admin(path)[0] == 405, path
+    s.json("/certs")
+    for what in ("/logging", "/quitquitquit", "/healthcheck/fail", "/drain_listeners", "/reset_counters"):
+        assert s.admin(what)[0] == 405, what
     assert s.admin("/nowhere")[0] == 404
     assert "upstream: debug" in s.admin("/logging?upstream=debug", "POST")[1]
     assert s.admin("/logging?nobody=debug", "POST")[0] == 400
@@ -85,12 +82,11 @@ def test_admin_answers_like_envoys():
 
 
 def test_admin_on_a_unix_socket_is_for_its_owner_only():
-    path = os.path.join(TMP, "admin.sock")
-    boot = static([], [], admin={"address": {"pipe": {"path": path}}})
-    s = Sidecar(boot)
-    assert s.admin_address == path and os.stat(path).st_mode & 0o777 == 0o600
+    sock = path("admin.sock")
+    s = Sidecar(static([], [], admin={"address": {"pipe": {"path": sock}}}))
+    assert s.admin_address == sock and os.stat(sock).st_mode & 0o777 == 0o600
     assert s.admin("/ready", headers={"Host": "anything"})[0] == 200
-    assert s.stop(signal.SIGINT) == 0 and not os.path.exists(path)
+    assert s.stop(signal.SIGINT) == 0 and not os.path.exists(sock)
 
 
 def test_memory_and_core_are_closed_to_others():
@@ -111,7 +107,7 @@ def test_memory_and_core_are_closed_to_others():
 
 def test_term_lets_open_requests_finish():
     b = Backend()
-    s = Sidecar(static([listener("l", hcm([route("c")]))], [cluster("c", b.port)]))
+    s = Sidecar(static([listener("l", hcm([route("/", "c")]))], [cluster("c", b.port)]))
     port, answers = s.port("l"), []
     b.gate.clear()
     t = threading.Thread(target=lambda: answers.append(s_get(port)))
@@ -122,80 +118,53 @@ def test_term_lets_open_requests_finish():
         return c.getresponse().status
 
     t.start()
-    until("the request is at the backend", lambda: b.requests)
+    wait_for("the request is at the backend", lambda: b.requests)
     s.process.send_signal(signal.SIGTERM)
-    until("draining", lambda: "DRAINING" in s.admin("/ready")[1])
+    wait_for("draining", lambda: "DRAINING" in s.admin("/ready")[1])
     b.gate.set()
     t.join()
     assert answers == [200], answers
     assert s.process.wait(20) == 0
 
 
-def tls_context(kind, folder, name, **kw):
-    common = {"tls_certificates": [{"certificate_chain": {"filename": folder + "/%s.pem" % name}, "private_key": {"filename": folder + "/%s.key" % name}}],
-              "validation_context": {"trusted_ca": {"filename": folder + "/ca.pem"}}}
-    return {"name": "tls", "typed_config": any_("extensions.transport_sockets.tls.v3." + kind, common_tls_context=common, **kw)}
-
-
-def test_mutual_tls_between_two_sidecars_and_redacted_keys():
-    folder = make_ca(os.path.join(TMP, "pki"))
+def test_keys_are_redacted_and_certificates_shown():
+    certs = Certs()
+    server, client = (certs.leaf(name, "URI:%s,DNS:%s.test" % (spiffe(name), name), "/CN=" + name) for name in ("server", "client"))
     b = Backend("inner")
-    inner = Sidecar(static([listener("l", hcm([route("c")]), tls=tls_context("DownstreamTlsContext", folder, "server", require_client_certificate=True))],
+    inner = Sidecar(static([listener("l", hcm([route("/", "c")]), transport=tls(server, certs.ca, server=True, require_client_certificate=True))],
                            [cluster("c", b.port)]))
-    port = inner.port("l")
-    key = open(folder + "/client.key").read()
-    socket_ = tls_context("UpstreamTlsContext", folder, "client", sni="server.test")
-    socket_["typed_config"]["common_tls_context"]["tls_certificates"][0]["private_key"] = {"inline_string": key}
-    outer = Sidecar(static([listener("l", hcm([route("c")]))], [cluster("c", port, transport_socket=socket_)]))
+    mine = tls(client, certs.ca, sni="server.test")
+    mine["typed_config"]["common_tls_context"]["tls_certificates"][0]["private_key"] = {"inline_string": read(client[1])}
+    outer = Sidecar(static([listener("l", hcm([route("/", "c")]))], [cluster("c", inner.port("l"), tls=mine)]))
     assert outer.get("/")[:2] == (200, "inner:")
     dump = outer.admin("/config_dump")[1]
     assert "[redacted]" in dump and "PRIVATE KEY" not in dump
-    certs = outer.json("/certs")["certificates"]
-    assert any(c["cert_chain"][0]["subject_alt_names"][0].get("uri") == "spiffe://test/ns/default/sa/client" for c in certs), certs
-    # Without a certificate, and in plaintext: refused.
-    bare = ssl.create_default_context(cafile=folder + "/ca.pem")
-    bare.check_hostname = False
-    try:
-        with socket.create_connection(("127.0.0.1", port), 10) as raw, bare.wrap_socket(raw) as t:
-            t.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert t.recv(100) == b""
-    except (ssl.SSLError, ConnectionError):
-        pass
-    with socket.create_connection(("127.0.0.1", port), 10) as raw:
-        raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        try:
-            assert b"HTTP" not in raw.recv(100)
-        except ConnectionError:
-            pass
-    bad = json.loads(open(outer.config).read())
+    shown = outer.json("/certs")["certificates"]
+    assert any(c["cert_chain"][0]["subject_alt_names"][0].get("uri") == spiffe("client") for c in shown), shown
+    bad = json.loads(read(outer.config))
     bad["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"][0]["private_key"] = {
-        "filename": folder + "/server.key"}
-    with open(os.path.join(TMP, "badkey.json"), "w") as f:
-        json.dump(bad, f)
-    r = check("--mode", "validate", "-c", os.path.join(TMP, "badkey.json"))
+        "filename": server[1]}
+    r = run(SIDECAR, "--mode", "validate", "-c", write("badkey.json", bad))
     assert r.returncode == 1 and 'cluster "c"' in r.stderr and "private_key" in r.stderr, r
     outer.stop(), inner.stop()
 
 
 def test_secrets_in_files_are_followed():
-    folder = make_ca(os.path.join(TMP, "filesds"))
-    path = os.path.join(folder, "sds.yaml")
+    certs = Certs("filesds")
+    leaves = {name: certs.leaf(name, "DNS:%s.test" % name, "/CN=" + name) for name in ("server", "client")}
+    sds = path("sds.yaml")
 
-    def write(name):
-        cert = {"@type": V3 + "extensions.transport_sockets.tls.v3.Secret", "name": "own", "tls_certificate": {
-            "certificate_chain": {"inline_string": open(folder + "/%s.pem" % name).read()},
-            "private_key": {"inline_string": open(folder + "/%s.key" % name).read()}}}
-        with open(path + ".new", "w") as f:
-            json.dump({"resources": [cert]}, f)
-        os.rename(path + ".new", path)
+    def put(name):
+        cert, key = leaves[name]
+        secret = any_("transport_sockets.tls.v3.Secret", name="own", tls_certificate={
+            "certificate_chain": {"inline_string": read(cert)}, "private_key": {"inline_string": read(key)}})
+        os.rename(write("sds.new", {"resources": [secret]}), sds)
 
-    write("server")
-    tls = {"name": "tls", "typed_config": any_("extensions.transport_sockets.tls.v3.DownstreamTlsContext", common_tls_context={
-        "tls_certificate_sds_secret_configs": [{"name": "own", "sds_config": {"path_config_source": {"path": path}}}]})}
+    put("server")
     b = Backend()
-    s = Sidecar(static([listener("l", hcm([route("c")]), tls=tls)], [cluster("c", b.port)]))
-    until("the listener has its certificate", lambda: s.port("l"))
-    trust = ssl.create_default_context(cafile=folder + "/ca.pem")
+    s = Sidecar(static([listener("l", hcm([route("/", "c")]), transport=sds_tls("own", {"path_config_source": {"path": sds}}))], [cluster("c", b.port)]))
+    wait_for("the listener has its certificate", lambda: s.port("l"))
+    trust = ssl.create_default_context(cafile=certs.ca)
     trust.check_hostname = False
 
     def shown():
@@ -205,12 +174,11 @@ def test_secrets_in_files_are_followed():
     for _ in range(200):
         assert shown() == "server.test"
     # Clients that leave right after the handshake are gone here as well.
-    until("no connection lingers", lambda: s.stat("listener.127.0.0.1_0.downstream_cx_active") == 0, 5)
-    write("client")
-    until("the new certificate is shown", lambda: shown() == "client.test")
-    with open(path, "w") as f:
-        f.write("resources: [broken")
-    until("the log says so", lambda: "sds.yaml" in open(s.log).read())
+    wait_for("no connection lingers", lambda: s.stat("listener.127.0.0.1_0.downstream_cx_active") == 0, 5)
+    put("client")
+    wait_for("the new certificate is shown", lambda: shown() == "client.test")
+    write("sds.yaml", "resources: [broken")
+    wait_for("the log says so", lambda: "sds.yaml" in s.log())
     assert shown() == "client.test"
     s.stop()
 
@@ -226,8 +194,7 @@ def test_tcp_is_relayed():
             c.close()
 
     threading.Thread(target=serve, daemon=True).start()
-    tcp = {"name": "tcp", "typed_config": any_("extensions.filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="t", cluster="c")}
-    s = Sidecar(static([listener("l", tcp)], [cluster("c", srv.getsockname()[1])]))
+    s = Sidecar(static([listener("l", tcp_proxy("c"))], [cluster("c", srv.getsockname()[1])]))
     with socket.create_connection(("127.0.0.1", s.port("l")), 10) as c:
         assert c.recv(6) == b"hello "
         c.sendall(b"world")
@@ -237,10 +204,7 @@ def test_tcp_is_relayed():
 
 def test_an_address_in_use_is_an_error_at_start():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        path = os.path.join(TMP, "taken.json")
-        with open(path, "w") as f:
-            json.dump(static([listener("busy", hcm([route("c")]), port=taken.getsockname()[1])], [cluster("c", 1)]), f)
-        r = check("-c", path)
+        r = run(SIDECAR, "-c", write("taken.json", static([listener("busy", hcm([route("/", "c")]), port=taken.getsockname()[1])], [cluster("c", 1)])))
         assert r.returncode == 1 and "busy" in r.stderr and "in use" in r.stderr.lower(), r
 
 
@@ -249,9 +213,10 @@ def test_strict_dns_resolves_localhost():
     c = cluster("c", b.port, type="STRICT_DNS")
     c["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"] = "localhost"
     c["dns_lookup_family"] = "V4_ONLY"
-    s = Sidecar(static([listener("l", hcm([route("c")]))], [c]))
+    s = Sidecar(static([listener("l", hcm([route("/", "c")]))], [c]))
     assert s.get("/")[:2] == (200, "dns:")
     s.stop()
 
 
-main(globals())
+if __name__ == "__main__":
+    main()

@@ -1,24 +1,18 @@
-"""For integration tests on loopback: free ports, processes that end with the test, certificates, and Envoy-shaped
-configuration as Python values."""
-import atexit, json, os, re, shutil, signal, socket, subprocess, tempfile, time, warnings
+"""What the tests on loopback share: programs that end with the test, free ports, conditions awaited without blind sleeps,
+certificates, an HTTP backend, and the built sidecar."""
+import atexit, collections, http.client, http.server, itertools, json, os, random, re, shutil, signal, socket, subprocess, tempfile, threading, time
+import unittest, warnings
 
+__all__ = """Backend Certs RUNFILES SANITIZED SIDECAR Sidecar TMP binary end_all free_port need path pattern read run spiffe start stop wait_for wait_port
+write""".split()
 RUNFILES = os.path.join(os.environ.get("TEST_SRCDIR", ""), os.environ.get("TEST_WORKSPACE", "weft"))
 TMP = tempfile.mkdtemp(prefix="weft.", dir="/tmp")  # short: a unix socket's path holds 107 characters
-T = "type.googleapis.com/"
-V3 = T + "envoy.extensions."
-os.environ["PATH"] += ":/usr/sbin:/sbin"  # nft; Bazel's own PATH has no such folders
-_started = []
+# Built with --config=asan, tsan or ubsan (.bazelrc sets these): sizes and times mean nothing, and reports are looked for.
+SANITIZED = any(x in os.environ for x in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"))
+_running = []
+_claims = []
+_numbers = itertools.count(1)
 warnings.simplefilter("ignore", ResourceWarning)
-
-
-def binary(label):
-    return os.path.join(RUNFILES, label.lstrip("/").replace(":", "/"))
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def path(name):
@@ -31,15 +25,39 @@ def write(name, text):
     return path(name)
 
 
+def read(name):
+    with open(path(name), errors="replace") as f:
+        return f.read()
+
+
+# ---- programs
+def binary(label):
+    return os.path.join(RUNFILES, label.lstrip("/").replace(":", "/"))
+
+
+def need(*programs):
+    """A program that this machine lacks is a skip that names it."""
+    for p in programs:
+        if not shutil.which(p):
+            raise unittest.SkipTest(p + " is not installed")
+
+
+def run(*argv, input="", timeout=90, **kw):
+    return subprocess.run(argv, **{"input": input, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": timeout, "text": True, "errors": "replace", **kw})
+
+
 def start(*argv, log=None, **kw):
-    out = open(path(log or os.path.basename(argv[0]) + "-%d.log" % len(_started)), "wb")
-    p = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **kw)
-    p.log = out.name
-    _started.append(p)
+    """Its output goes to a log, which is shown when a test fails."""
+    log = path(log or "%s-%d.log" % (os.path.basename(argv[0]), next(_numbers)))
+    with open(log, "ab") as out:
+        p = subprocess.Popen(argv, **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out, **kw})
+    p.log = log
+    _running.append(p)
     return p
 
 
-def stop(p, sig=signal.SIGTERM, timeout=15):
+def stop(p, sig=signal.SIGTERM, timeout=20):
+    """Its exit status; a program that does not end when told to is killed."""
     if p.poll() is None:
         p.send_signal(sig)
         try:
@@ -50,58 +68,93 @@ def stop(p, sig=signal.SIGTERM, timeout=15):
     return p.returncode
 
 
+def end_all():
+    """Ends what is still running; in order where a sanitizer wants to say what leaked."""
+    for p in reversed(_running):
+        stop(p, signal.SIGTERM if SANITIZED else signal.SIGKILL)
+    _running.clear()
+
+
 @atexit.register
-def _stop_all():
-    """A sanitizer's report in any program's log fails the test, whatever it found (--config=asan, tsan, ubsan)."""
-    sanitized = any(x in os.environ for x in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"))
-    reports = ""
-    for p in _started:
-        stop(p, signal.SIGTERM if sanitized else signal.SIGKILL)
-        text = open(p.log, errors="replace").read() if sanitized else ""
-        if m := re.search(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:", text):
-            reports += "%s: %s\n" % (p.log, text[max(0, m.start() - 200):m.start() + 8000])
+def _clean_up():
+    end_all()
     shutil.rmtree(TMP, ignore_errors=True)
-    if reports:
-        print(reports, flush=True)
-        os._exit(1)
+
+
+def logs():
+    """(name, text) of everything that the programs have said."""
+    return [(f, read(f)) for f in sorted(os.listdir(TMP)) if f.endswith(".log")]
+
+
+def sanitizer_reports():
+    found = ""
+    for f, text in logs() if SANITIZED else ():
+        if m := re.search(r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:", text):
+            found += "%s: %s\n" % (f, text[max(0, m.start() - 200):m.start() + 8000])
+    return found
+
+
+# ---- waiting
+def wait_for(what, condition, seconds=20):
+    """Polls a condition that the machine brings about in its own time; fails with `what` and its last value."""
+    end, last = time.monotonic() + seconds, None
+    while True:
+        try:
+            last = condition()
+            if last:
+                return last
+        except (OSError, http.client.HTTPException) as e:
+            last = e
+        if time.monotonic() > end:
+            raise AssertionError("%s: still not so after %d s (%r)" % (what, seconds, last))
+        time.sleep(0.02)
 
 
 def wait_port(port, process=None, seconds=20):
-    end = time.monotonic() + seconds
-    while True:
+    def open_():
+        if process is not None and process.poll() is not None:
+            raise AssertionError("ended with %d: %s" % (process.returncode, read(process.log)[-3000:]))
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
-            return port
-        except OSError:
-            if process is not None and process.poll() is not None:
-                raise RuntimeError("ended with %d: %s" % (process.returncode, open(process.log).read()[-3000:]))
-            if time.monotonic() > end:
-                raise TimeoutError("port %d did not open" % port)
-            time.sleep(0.02)
+        except ConnectionResetError:
+            pass  # who listens there has ended it already
+        return port
+
+    return wait_for("port %d is open" % port, open_, seconds)
 
 
-def wait_for(what, probe, seconds=10):
-    end = time.monotonic() + seconds
-    while not (value := probe()):
-        if time.monotonic() > end:
-            raise TimeoutError("waited for " + what)
-        time.sleep(0.02)
-    return value
+def free_port():
+    """For who cannot be given port 0: free for TCP and UDP, below the range that connections are given theirs from, and told to no
+    other test while this one runs, so that a port on which nobody listens stays one."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            claim = socket.socket(socket.AF_UNIX)
+            try:
+                claim.bind("\0weft-test-port-%d" % port)  # an abstract name: it ends with this process
+                udp.bind(("127.0.0.1", port))
+                tcp.bind(("127.0.0.1", port))
+            except OSError:
+                claim.close()
+                continue
+        _claims.append(claim)
+        return port
 
 
-def run(*argv, timeout=60, **kw):
-    return subprocess.run(argv, stdin=kw.pop("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout, **kw)
+# ---- certificates
+def spiffe(service, namespace="default"):
+    return "spiffe://mesh/ns/%s/sa/%s" % (namespace, service)
 
 
 class Certs:
-    """A CA and leaves with SPIFFE IDs, made by the openssl command line."""
+    """A CA and its leaves, made by the openssl program, so that nothing of ours vouches for ours."""
+    EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
     def __init__(self, name="ca"):
+        need("openssl")
         self.name, self.ca, self.key = name, path(name + ".pem"), path(name + ".key")
-        self.openssl("req", "-x509", *self.EC, "-keyout", self.key, "-out", self.ca, "-days", "30", "-subj", "/CN=test " + name,
+        self.openssl("req", "-x509", *self.EC, "-keyout", self.key, "-out", self.ca, "-days", "2", "-subj", "/CN=test " + name,
                      "-addext", "keyUsage=critical,keyCertSign,cRLSign")
-
-    EC = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
 
     @staticmethod
     def openssl(*argv):
@@ -109,86 +162,158 @@ class Certs:
         if r.returncode:
             raise RuntimeError(r.stderr)
 
-    def leaf(self, name, san):
-        cert, key, ext = path(name + ".pem"), path(name + ".key"), write(name + ".ext", "subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\nkeyUsage=critical,digitalSignature\nbasicConstraints=critical,CA:FALSE\n" % san)
-        self.openssl("req", *self.EC, "-keyout", key, "-out", path(name + ".csr"), "-subj", "/CN=" + name)
-        self.openssl("x509", "-req", "-in", path(name + ".csr"), "-CA", self.ca, "-CAkey", self.key, "-CAcreateserial", "-out", cert, "-days", "30", "-extfile", ext)
+    def leaf(self, name, san, subject="/"):
+        """(certificate, key). Without a subject, as SPIFFE identities are, the names in `san` have to be critical."""
+        base = "%s-%s" % (self.name, name)
+        cert, key, request = path(base + ".pem"), path(base + ".key"), path(base + ".csr")
+        ext = write(base + ".ext", "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n"
+                                   "subjectAltName=%s%s\n" % ("critical," if subject == "/" else "", san))
+        self.openssl("req", *self.EC, "-keyout", key, "-out", request, "-subj", subject)
+        self.openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.key, "-CAcreateserial", "-out", cert, "-days", "1", "-extfile", ext)
         return cert, key
 
 
-# ---- Envoy-shaped configuration
-def any_(t, **kw):
-    return {"@type": t if t.startswith(T) else V3 + t, **kw}
+# ---- peers
+Request = collections.namedtuple("Request", "method path headers body")
 
 
-def addr(port):
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+class Backend:
+    """An HTTP/1.1 server that keeps what it was asked and answers with its name and the body it got; /status/N, /bytes/N (so
+    many), /slow (waits for `gate`), /drop (closes without an answer), /flaky (503 every other time)."""
+
+    def __init__(self, name="backend"):
+        outer = self
+        self.name, self.requests, self.gate = name, [], threading.Event()
+        self.gate.set()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes
+
+            def body(self):
+                if self.headers.get("transfer-encoding") != "chunked":
+                    return self.rfile.read(int(self.headers.get("content-length") or 0))
+                out = b""
+                while size := int(self.rfile.readline(), 16):
+                    out += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return out
+
+            def answer(self):
+                body = self.body()
+                outer.requests.append(Request(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+                word, _, number = self.path[1:].partition("/")
+                if word == "drop":
+                    self.close_connection = True
+                    return self.connection.shutdown(socket.SHUT_RDWR)
+                if word == "slow":
+                    outer.gate.wait(20)
+                status = int(number) if word == "status" else 503 if word == "flaky" and outer.asked("/flaky") % 2 else 200
+                text = pattern(int(number)) if word == "bytes" else outer.name.encode() + b":" + body
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(text)
+
+            do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = answer
+
+            def log_message(self, *a):
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 512
+            daemon_threads = True
+
+            def handle_error(self, request, client_address):
+                pass  # a peer that left is not news
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def asked(self, path):
+        return sum(r.path == path for r in self.requests)
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
-def cluster(name, *ports, h2=False, tls=None, **kw):
-    c = {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": {"cluster_name": name, "endpoints": [
-        {"lb_endpoints": [{"endpoint": {"address": addr(p)}} for p in ports]}]}, **kw}
-    if h2:
-        c["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": any_(
-            "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})}
-    if tls:
-        c["transport_socket"] = tls
-    return c
+def pattern(size):
+    """Bytes whose order can be told."""
+    return (bytes(i * 7 & 255 for i in range(1000)) * (size // 1000 + 1))[:size]
 
 
-def tls(cert, ca=None, server=False, alpn=("h2", "http/1.1"), sans=(), **kw):
-    c = {"tls_params": {"tls_minimum_protocol_version": "TLSv1_3"}, "alpn_protocols": list(alpn)}
-    if cert:
-        c["tls_certificates"] = [{"certificate_chain": {"filename": cert[0]}, "private_key": {"filename": cert[1]}}]
-    if ca:
-        c["validation_context"] = {"trusted_ca": {"filename": ca}}
-        if sans:
-            c["validation_context"]["match_typed_subject_alt_names"] = [{"san_type": "URI", "matcher": {"exact": s}} for s in sans]
-    kind = "DownstreamTlsContext" if server else "UpstreamTlsContext"
-    return {"name": "tls", "typed_config": any_("transport_sockets.tls.v3." + kind, common_tls_context=c, **kw)}
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
 
 
-def route(prefix, to, **action):
-    return {"match": {"prefix": prefix}, "route": {"cluster": to, **action}}
-
-
-def http(port, routes, transport=None, filters=(), **hcm):
-    f = any_("filters.network.http_connection_manager.v3.HttpConnectionManager", stat_prefix="in",
-             route_config={"name": "r", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-             http_filters=[*filters, {"name": "router", "typed_config": any_("filters.http.router.v3.Router")}], **hcm)
-    return listener(port, {"name": "hcm", "typed_config": f}, transport)
-
-
-def tcp(port, to, transport=None):
-    return listener(port, {"name": "tcp", "typed_config": any_("filters.network.tcp_proxy.v3.TcpProxy", stat_prefix="t", cluster=to)}, transport)
-
-
-def listener(port, network_filter, transport=None):
-    chain = {"filters": [network_filter]}
-    if transport:
-        chain["transport_socket"] = transport
-    return {"name": "l%d" % port, "address": addr(port), "filter_chains": [chain]}
+SIDECAR = binary("//sidecar:sidecar")
 
 
 class Sidecar:
-    """The built sidecar with a static configuration; admin on a unix socket."""
+    """The built sidecar with a bootstrap; admin on a free port unless the bootstrap says where."""
 
-    def __init__(self, listeners, clusters, flags=(), **bootstrap):
-        self.sock = path("admin-%d.sock" % len(_started))
-        conf = write("sidecar-%d.json" % len(_started), {
-            "node": {"id": "test", "cluster": "test"}, "static_resources": {"listeners": listeners, "clusters": clusters},
-            "admin": {"address": {"pipe": {"path": self.sock}}}, **bootstrap})
-        self.process = start(binary("//sidecar:sidecar"), "-c", conf, "--concurrency", "1", "-l", "info", *flags, log="sidecar-%d.log" % len(_started))
-        for l in listeners:
-            wait_port(l["address"]["socket_address"]["port_value"], self.process)
+    def __init__(self, bootstrap, *flags, workers=2, ready=True):
+        name = "sidecar%d" % next(_numbers)
+        self.config = write(name + ".json", {"node": {"id": "test-node", "cluster": "test"}, "admin": {"address": {
+            "socket_address": {"address": "127.0.0.1", "port_value": 0}}}, **bootstrap})
+        self.process = start(SIDECAR, "-c", self.config, "--concurrency", str(workers), "--admin-address-path", path(name + ".admin"), *flags, log=name + ".log")
+        self.admin_address = wait_for("admin is up", lambda: self.alive() and read(name + ".admin"), 60)
+        if ready:
+            wait_for("ready", lambda: self.alive() and self.admin("/ready")[0] == 200)
 
-    def admin(self, what, method="GET"):
-        return run("curl", "-sS", "-X", method, "--unix-socket", self.sock, "http://localhost" + what).stdout
+    def alive(self):
+        if self.process.poll() is not None:
+            raise AssertionError("sidecar ended with %d:\n%s" % (self.process.returncode, self.log()))
+        return True
+
+    def admin(self, path, method="GET", headers={}):
+        c = _UnixConnection(self.admin_address) if self.admin_address.startswith("/") else http.client.HTTPConnection(self.admin_address, timeout=10)
+        c.request(method, path, headers=headers)
+        r = c.getresponse()
+        body = r.read().decode()
+        c.close()
+        return r.status, body
+
+    def json(self, path):
+        status, body = self.admin(path)
+        assert status == 200, (path, status, body)
+        return json.loads(body)
+
+    def port(self, name):
+        """That a listener was given; 0 while it does not listen."""
+        for line in self.admin("/listeners")[1].splitlines():
+            if line.startswith(name + "::"):
+                return int(line.rsplit(":", 1)[1])
+        return 0
 
     def stat(self, name):
-        for line in self.admin("/stats?filter=^%s$" % name.replace(".", "\\.")).splitlines():
-            return int(line.rsplit(": ", 1)[1])
-        return None
+        for line in self.admin("/stats?filter=^" + name.replace(".", "\\.") + "$")[1].splitlines():
+            return int(line.rsplit(" ", 1)[1])
+        return 0
+
+    def get(self, path="/", listener="l", method="GET", body=None, headers={}):
+        c = http.client.HTTPConnection("127.0.0.1", self.port(listener), timeout=20)
+        c.request(method, path, body=body, headers=headers)
+        r = c.getresponse()
+        text = r.read().decode()
+        c.close()
+        return r.status, text, dict(r.getheaders())
 
     def log(self):
-        return open(self.process.log).read()
+        return read(self.process.log)
+
+    def stop(self, sig=signal.SIGTERM, timeout=20):
+        """Its exit status. Unlike stop(): one that does not end by itself fails the test."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.process.wait(timeout)

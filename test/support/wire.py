@@ -225,6 +225,16 @@ def connect(port, seconds=10):
     return s
 
 
+def read_exactly(sock, n):
+    out = b""
+    while len(out) < n:
+        piece = sock.recv(n - len(out))
+        if not piece:
+            raise AssertionError("closed after %r" % out)
+        out += piece
+    return out
+
+
 def read_all(sock):
     out = b""
     try:

@@ -1,2 +1,0 @@
-#!/bin/bash
-exec python3 test/peers/peers_test.py "$@"
