@@ -3,6 +3,7 @@
 #include <httplib.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 namespace weft::server {
@@ -137,10 +138,15 @@ base::Status HttpServer::Start() {
     impl_->Adopt(options_.fd);
   } else {
     const size_t colon = options_.address.rfind(':');
-    if (colon == std::string::npos) return base::Error("--http-address " + options_.address + " must be host:port");
+    const char* const end = options_.address.data() + options_.address.size();
+    uint16_t port = 0;
+    std::from_chars_result read{end, std::errc::invalid_argument};
+    if (colon != std::string::npos) read = std::from_chars(options_.address.data() + colon + 1, end, port);
+    if (read.ec != std::errc() || read.ptr != end) {
+      return base::Error("--http-address " + options_.address + " must be host:port");
+    }
     std::string host = options_.address.substr(0, colon);
     if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
-    const int port = atoi(options_.address.c_str() + colon + 1);
     if (host != "localhost" && host.rfind("127.", 0) != 0 && host != "::1") {
       return base::Error("--http-address " + options_.address + ": the page and the API are served on the loopback only");
     }

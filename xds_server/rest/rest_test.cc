@@ -173,8 +173,10 @@ TEST_F(Rest, EveryRequestIsHeldToTheRules) {
   EXPECT_EQ(page->get_header_value("Content-Security-Policy"), "default-src 'self'");
   EXPECT_EQ(page->get_header_value("X-Content-Type-Options"), "nosniff");
   HttpServer::Options open;
-  open.address = "0.0.0.0:0";
-  EXPECT_FALSE(HttpServer(open, router_).Start());
+  for (const char* wrong : {"0.0.0.0:0", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:80x", "127.0.0.1:65536"}) {
+    open.address = wrong;
+    EXPECT_FALSE(HttpServer(open, router_).Start()) << wrong;
+  }
 }
 
 TEST(Text, YamlAndDiff) {
