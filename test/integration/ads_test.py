@@ -9,7 +9,7 @@ import wire
 
 class Ads:
     def __init__(self, *flags):
-        self.process = start(binary("//test/support:fake_ads"), *flags, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = start(binary("//test/support:fake_ads"), *flags, env=NOT_JUDGED, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = json.loads(self.process.stdout.readline())["port"]
         self.requests = []
         threading.Thread(target=self.read, daemon=True).start()

@@ -18,6 +18,13 @@
 namespace weft::insight {
 namespace {
 
+// Debian's gRPC is not instrumented: what it carries from thread to thread looks like a race.
+#ifdef __SANITIZE_THREAD__
+#define WEFT_NEEDS_GRPC() GTEST_SKIP() << "gRPC is not instrumented"
+#else
+#define WEFT_NEEDS_GRPC() (void)0
+#endif
+
 namespace pb = weft::telemetry::v1;
 namespace collector = opentelemetry::proto::collector::trace::v1;
 
@@ -284,6 +291,7 @@ struct Loopback {
 };
 
 TEST(Telemetry, AcknowledgesInOrderAfterCommit) {
+  WEFT_NEEDS_GRPC();
   Loopback l;
   grpc::ClientContext context;
   auto stream = l.stub->Stream(&context);
@@ -310,6 +318,7 @@ TEST(Telemetry, AcknowledgesInOrderAfterCommit) {
 }
 
 TEST(Telemetry, FailedCommitEndsTheStreamWithoutAck) {
+  WEFT_NEEDS_GRPC();
   Loopback l;
   l.store.fail = true;
   grpc::ClientContext context;
@@ -321,6 +330,7 @@ TEST(Telemetry, FailedCommitEndsTheStreamWithoutAck) {
 }
 
 TEST(Telemetry, CancelledStreamsLeaveNothingBehind) {
+  WEFT_NEEDS_GRPC();
   Loopback l;
   for (int i = 0; i < 50; ++i) {
     grpc::ClientContext context;
@@ -343,6 +353,7 @@ collector::ExportTraceServiceRequest OneSpan() {
 }
 
 TEST(Otlp, GrpcAndHttp) {
+  WEFT_NEEDS_GRPC();
   FakeStore store;
   Live live;
   IngestCounters counters;

@@ -71,6 +71,9 @@ struct Checked final : grpc::health::v1::Health::Service {
 };
 
 TEST(Health, Grpc) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "gRPC is not instrumented: what it carries from thread to thread looks like a race";
+#endif
   Checked service;
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
