@@ -10,28 +10,32 @@
 namespace weft::io {
 namespace {
 
-// The thread's free list. Plain data, so that a buffer destroyed after it during thread exit still works; the keeper
+// The thread's free lists. Plain data, so that a buffer destroyed after it during thread exit still works; the keeper
 // frees what is left and turns pooling off.
+constexpr uint32_t kSpareRings = 256;
 struct Pool {
   Block* free;
   uint32_t count, limit;
   size_t live;
   bool ready;
+  uint32_t ring_count, ring_limit;
+  Slice* rings[kSpareRings];  // all their slices are empty
 };
 thread_local Pool t_pool;
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr uint32_t kPoolLimit = 0;  // let the sanitizer see every free
+constexpr uint32_t kPoolLimit = 0, kRingLimit = 0;  // let the sanitizer see every free
 #else
-constexpr uint32_t kPoolLimit = 512;  // 8 MiB
+constexpr uint32_t kPoolLimit = 512, kRingLimit = kSpareRings;  // 8 MiB, 256 KiB
 #endif
 
 struct PoolKeeper {
-  PoolKeeper() { t_pool.limit = kPoolLimit; }
+  PoolKeeper() { t_pool.limit = kPoolLimit, t_pool.ring_limit = kRingLimit; }
   ~PoolKeeper() {
-    t_pool.limit = 0;
+    t_pool.limit = t_pool.ring_limit = 0;
     while (Block* b = t_pool.free) t_pool.free = b->next_free, std::free(b);
     t_pool.count = 0;
+    while (t_pool.ring_count) delete[] t_pool.rings[--t_pool.ring_count];
   }
 };
 
@@ -82,28 +86,38 @@ Buffer& Buffer::operator=(Buffer&& o) noexcept {
 Buffer::~Buffer() { Free(); }
 
 void Buffer::Steal(Buffer& o) {
-  if (o.ring_ != o.inline_) {
-    ring_ = o.ring_, head_ = o.head_, cap_ = o.cap_;
-  } else {
-    ring_ = inline_, head_ = o.head_, cap_ = kInline;
-    for (int i = 0; i < kInline; ++i) inline_[i] = std::move(o.inline_[i]);
-  }
-  count_ = o.count_, size_ = o.size_, reserved_ = o.reserved_, reserve_in_tail_ = o.reserve_in_tail_;
-  o.ring_ = o.inline_, o.head_ = o.count_ = 0, o.cap_ = kInline, o.size_ = 0, o.reserved_ = nullptr;
+  ring_ = std::exchange(o.ring_, nullptr), head_ = std::exchange(o.head_, 0), count_ = std::exchange(o.count_, 0);
+  cap_ = std::exchange(o.cap_, 0), size_ = std::exchange(o.size_, 0);
+  reserved_ = std::exchange(o.reserved_, nullptr), reserve_in_tail_ = o.reserve_in_tail_;
 }
 
 void Buffer::Free() {
   ReleaseReserve();
   while (count_) PopFront();
-  if (ring_ != inline_) delete[] ring_;
-  ring_ = inline_, cap_ = kInline, head_ = 0, size_ = 0;
+  size_ = 0;
 }
 
 void Buffer::Grow() {
+  if (!ring_) {
+    ring_ = t_pool.ring_count ? t_pool.rings[--t_pool.ring_count] : new Slice[kRing];
+    cap_ = kRing;
+    return;
+  }
   Slice* bigger = new Slice[static_cast<size_t>(cap_) * 2];
-  for (int i = 0; i < count_; ++i) bigger[i] = std::move(*at(i));
-  if (ring_ != inline_) delete[] ring_;
-  ring_ = bigger, cap_ *= 2, head_ = 0;
+  const int count = count_, cap = cap_ * 2;
+  for (int i = 0; i < count; ++i) bigger[i] = std::move(*at(i));
+  DropRing();
+  ring_ = bigger, cap_ = cap, count_ = count;
+}
+
+// Its slices are empty.
+void Buffer::DropRing() {
+  if (cap_ == kRing && t_pool.ring_count < t_pool.ring_limit) {
+    t_pool.rings[t_pool.ring_count++] = ring_;
+  } else {
+    delete[] ring_;
+  }
+  ring_ = nullptr, head_ = count_ = cap_ = 0;
 }
 
 void Buffer::Push(Slice s) {
@@ -122,10 +136,7 @@ void Buffer::PushFront(Slice s) {
 void Buffer::PopFront() {
   *at(0) = Slice();
   head_ = (head_ + 1) & (cap_ - 1);
-  if (--count_ == 0) {
-    head_ = 0;
-    if (cap_ > kKeepRing) delete[] ring_, ring_ = inline_, cap_ = kInline;
-  }
+  if (--count_ == 0) DropRing();
 }
 
 size_t Buffer::TailRoom() const {
@@ -162,14 +173,9 @@ void Buffer::Append(Slice slice) {
 }
 
 void Buffer::Move(Buffer& from) {
-  if (count_ == 0 && from.count_ <= cap_) {
-    for (int i = 0; i < from.count_; ++i) ring_[i] = std::move(*from.at(i));
-    count_ = from.count_, size_ = from.size_;
-    from.head_ = from.count_ = 0, from.size_ = 0;
-    return;
-  }
-  if (count_ == 0 && !reserved_ && !from.reserved_) return std::swap(*this, from);
-  Move(from, from.size_);
+  if (count_ != 0) return Move(from, from.size_);
+  std::swap(ring_, from.ring_), std::swap(head_, from.head_), std::swap(count_, from.count_), std::swap(cap_, from.cap_);
+  std::swap(size_, from.size_);
 }
 
 void Buffer::Move(Buffer& from, size_t n) {

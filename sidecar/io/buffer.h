@@ -56,7 +56,8 @@ class Slice {
   uint32_t offset_ = 0, length_ = 0;
 };
 
-// A queue of bytes. Cheap when empty (no block held), so idle connections own no memory here.
+// A queue of bytes. An empty one holds neither a block nor a ring of slices (the thread lends them), for there are two and
+// more in every idle connection.
 class Buffer {
  public:
   Buffer() = default;
@@ -94,27 +95,26 @@ class Buffer {
   void ReleaseReserve();
 
  private:
-  static constexpr int kInline = 4;
+  static constexpr int kRing = 64;  // slices of a lent ring; a longer queue makes a larger one of its own
   Slice* at(int i) { return ring_ + ((head_ + i) & (cap_ - 1)); }
   const Slice* at(int i) const { return ring_ + ((head_ + i) & (cap_ - 1)); }
   static constexpr size_t kTiny = 2048;        // smaller pieces are copied: cheaper than another slice to send, and no block is pinned
   static constexpr size_t kTailReuse = 2048;   // room worth reading into at the end of the last block
-  static constexpr int kKeepRing = 64;         // an empty buffer keeps a ring up to this size
   size_t TailRoom() const;
   bool CopyTiny(std::string_view bytes);
   void Push(Slice s);
   void PushFront(Slice s);
   void PopFront();
   void Grow();
+  void DropRing();
   void Steal(Buffer& o);
   void Free();
 
-  Slice inline_[kInline];
-  Slice* ring_ = inline_;
-  int head_ = 0, count_ = 0, cap_ = kInline;
+  Slice* ring_ = nullptr;  // null exactly when count_ is 0
+  int head_ = 0, count_ = 0, cap_ = 0;
+  bool reserve_in_tail_ = false;
   size_t size_ = 0;
   Block* reserved_ = nullptr;
-  bool reserve_in_tail_ = false;
 };
 
 }  // namespace weft::io

@@ -68,8 +68,8 @@ TEST(Buffer, LinearizeJoinsPieces) {
   EXPECT_EQ(a.ToString(), "aabcdefgh");
 }
 
-TEST(Buffer, MovesOutOfInlineAndHeapRings) {
-  for (int pieces : {2, 40}) {
+TEST(Buffer, MovesOutOfLentAndOwnRings) {
+  for (int pieces : {2, 64, 65, 300}) {
     Buffer a;
     std::string want;
     for (int i = 0; i < pieces; ++i) {
@@ -83,8 +83,16 @@ TEST(Buffer, MovesOutOfInlineAndHeapRings) {
     EXPECT_EQ(moved.ToString(), want);
     a = std::move(moved);
     EXPECT_EQ(a.ToString(), want);
-    struct iovec iov[64];
-    EXPECT_EQ(a.Pieces(iov, 64), pieces);
+    struct iovec iov[300];
+    EXPECT_EQ(a.Pieces(iov, 300), pieces);
+    Buffer b;
+    b.Move(a);
+    EXPECT_TRUE(a.empty());
+    EXPECT_EQ(b.ToString(), want);
+    a.Append("next");
+    b.Consume(b.size() - 1);
+    b.Move(a);
+    EXPECT_EQ(b.ToString(), want.substr(want.size() - 1) + "next");
   }
 }
 

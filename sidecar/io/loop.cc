@@ -187,7 +187,6 @@ void Loop::Schedule(Beat beat, Task* task) {
 
 void Loop::Arm(Timer* timer, uint64_t delay_ns) {
   timer->Cancel();
-  timer->loop = this;
   uint64_t elapsed = now_ - impl_->origin;
   if (delay_ns > kMaxTicks * kTick) delay_ns = kMaxTicks * kTick;
   // Rounded up: a timer never fires early.

@@ -51,8 +51,7 @@ struct Timer : base::ListNode {
   void Cancel();
   bool armed() const { return linked(); }
   Fire fire;
-  uint64_t deadline = 0;  // ns
-  class Loop* loop = nullptr;
+  uint64_t deadline = 0;  // the loop's tick
 };
 
 class Loop {

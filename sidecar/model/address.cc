@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <charconv>
 #include <cstddef>
 #include <cstring>
 
@@ -43,9 +44,21 @@ std::optional<Ip> Ip::Parse(std::string_view text) {
 }
 
 std::string Ip::ToString() const {
-  if (family == 0) return "";
+  std::string s;
+  return AppendTo(&s), s;
+}
+
+void Ip::AppendTo(std::string* out) const {
   char buf[INET6_ADDRSTRLEN];
-  return inet_ntop(family == 4 ? AF_INET : AF_INET6, bytes.data(), buf, sizeof buf);
+  if (family == 6) out->append(inet_ntop(AF_INET6, bytes.data(), buf, sizeof buf));
+  if (family != 4) return;
+  // By hand, for every request's record has three of them and the library prints by format.
+  char* p = buf;
+  for (int i = 0; i < 4; ++i) {
+    if (i) *p++ = '.';
+    p = std::to_chars(p, buf + sizeof buf, bytes[i]).ptr;
+  }
+  out->append(buf, p);
 }
 
 bool Ip::is_loopback() const {
@@ -147,13 +160,19 @@ uint32_t Address::ToSockaddr(sockaddr_storage* to) const {
 }
 
 std::string Address::ToString() const {
-  switch (kind) {
-    case kNone: return "";
-    case kPipe: return text;
-    case kName: return text + ":" + std::to_string(port);
-    case kIp: break;
-  }
-  return (ip.family == 6 ? "[" + ip.ToString() + "]" : ip.ToString()) + ":" + std::to_string(port);
+  std::string s;
+  return AppendTo(&s), s;
+}
+
+void Address::AppendTo(std::string* out) const {
+  const bool brackets = kind == kIp && ip.family == 6;
+  if (brackets) *out += '[';
+  if (kind == kIp) ip.AppendTo(out);
+  else *out += text;
+  if (brackets) *out += ']';
+  if (kind != kIp && kind != kName) return;
+  char buf[6] = {':'};
+  out->append(buf, std::to_chars(buf + 1, buf + sizeof buf, port).ptr);
 }
 
 }  // namespace weft::model

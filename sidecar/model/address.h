@@ -23,6 +23,7 @@ struct Ip {
 
   static std::optional<Ip> Parse(std::string_view text);
   std::string ToString() const;
+  void AppendTo(std::string* out) const;
   bool is_loopback() const;
   bool is_any() const;
   auto operator<=>(const Ip&) const = default;
@@ -56,7 +57,17 @@ struct Address {
   // Fills a sockaddr for kIp and kPipe; returns its length, 0 when there is none.
   uint32_t ToSockaddr(sockaddr_storage* to) const;
   std::string ToString() const;
+  void AppendTo(std::string* out) const;  // the same text, without an allocation where *out has room
   bool operator==(const Address&) const = default;
+};
+
+// The address of one end of an IP connection, packed: what thousands of idle connections remember. Anything else is "none".
+struct IpPort {
+  Ip ip;
+  uint16_t port = 0;
+
+  static IpPort Of(const Address& a) { return a.kind == Address::kIp ? IpPort{a.ip, a.port} : IpPort{}; }
+  Address ToAddress() const { return ip.family ? Address::FromIp(ip, port) : Address(); }
 };
 
 }  // namespace weft::model

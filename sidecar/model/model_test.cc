@@ -14,6 +14,11 @@ Address A(const char* ip, uint16_t port) { return *Address::FromIp(ip, port); }
 TEST(Address, ParsesAndPrints) {
   EXPECT_EQ(A("10.0.0.1", 80).ToString(), "10.0.0.1:80");
   EXPECT_EQ(A("::1", 80).ToString(), "[::1]:80");
+  EXPECT_EQ(A("255.255.255.255", 65535).ToString(), "255.255.255.255:65535");
+  EXPECT_EQ(A("0.0.0.0", 0).ToString(), "0.0.0.0:0");
+  EXPECT_EQ(A("2001:db8:1111:2222:3333:4444:5555:6666", 65535).ToString(), "[2001:db8:1111:2222:3333:4444:5555:6666]:65535");
+  EXPECT_EQ(Address::Name("db", 5432).ToString(), "db:5432");
+  EXPECT_EQ(Address().ToString(), "");
   EXPECT_FALSE(Address::FromIp("10.0.0", 80));
   EXPECT_EQ(Address::FromIp("10.0.0.1", 70000).error().ToString(), "port_value: port 70000 is out of range");
   sockaddr_storage s;
@@ -24,6 +29,12 @@ TEST(Address, ParsesAndPrints) {
   ASSERT_GT(Address::Pipe("/run/x").ToSockaddr(&s), 0u);
   EXPECT_EQ(Address::FromSockaddr(s).ToString(), "/run/x");
   EXPECT_EQ(Address::Name("db", 1).ToSockaddr(&s), 0u);
+}
+
+TEST(Address, PackedIsTheSameForIp) {
+  for (const Address& a : {A("10.0.0.1", 80), A("::1", 8080), Address()}) EXPECT_EQ(IpPort::Of(a).ToAddress(), a);
+  EXPECT_EQ(IpPort::Of(Address::Pipe("/run/x")).ToAddress(), Address());
+  static_assert(sizeof(IpPort) == 20);
 }
 
 TEST(Ip, NothingHidesBehindANul) { EXPECT_FALSE(Ip::Parse(std::string_view("1.2.3.4\0.5", 10))); }

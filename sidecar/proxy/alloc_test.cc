@@ -1,5 +1,6 @@
 // What a worker asks of the allocator and of the kernel for one request in the steady state. malloc (C libraries too) and
 // the socket calls are replaced in this binary by versions that count for worker threads.
+#include <malloc.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -11,6 +12,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "sidecar/io/socket.h"
+#include "sidecar/proxy/testing/harness.h"
 #include "sidecar/proxy/testing/peers.h"
 
 namespace {
@@ -114,6 +117,44 @@ TEST_P(WarmRequest, AsksForNothingItNeedNot) {
   EXPECT_LE(sends, 2.1);
   EXPECT_LE(waits, 2.2);
   EXPECT_EQ(others, 0);
+}
+
+// Thousands of connections wait for their next request: each is one small object, whatever had to be found out about it
+// at first.
+TEST(IdleConnection, IsSmall) {
+  if (!kCounts) GTEST_SKIP() << "the sanitizer owns malloc";
+  TestServer app({.h2 = false, .handler = [](ServerStream& s) {
+    if (s.complete()) s.Respond("200", std::string(20'000, 'x'));  // more than a block: several slices
+  }});
+  Mesh mesh;
+  mesh.AddCluster("app", {app.port()});
+  mesh.listener.filters = model::kTlsInspector | model::kHttpInspector;
+  mesh.chain.match.transport_protocol = "raw_buffer";  // so that the first bytes are looked at
+  mesh.Start();
+  auto open_and_ask = [&] {
+    io::Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+    sockaddr_storage to;
+    const auto length = model::Address::FromIp("127.0.0.1", mesh.port())->ToSockaddr(&to);
+    EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&to), length), 0);
+    constexpr std::string_view kAsk = "GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n";
+    EXPECT_EQ(write(fd.get(), kAsk.data(), kAsk.size()), static_cast<ssize_t>(kAsk.size()));
+    char part[4096];
+    for (ssize_t got = 0, n; got < 20'000 && (n = read(fd.get(), part, sizeof part)) > 0;) got += n;
+    mesh.plane->DrainRecords([](Record&) {});
+    return fd;
+  };
+  std::vector<io::Fd> idle;
+  idle.reserve(1000);
+  for (int i = 0; i < 200; ++i) idle.push_back(open_and_ask());
+  usleep(50'000);  // the last one's flush, on the worker
+  const size_t before = mallinfo2().uordblks;
+  for (int i = 0; i < 400; ++i) idle.push_back(open_and_ask());
+  usleep(50'000);
+  const size_t each = (mallinfo2().uordblks - before) / 400;
+  printf("each idle connection: %zu bytes\n", each);
+  // The object (480 with what malloc adds), its entry in the loop's table, and a share of what grows by leaps. A ring of
+  // slices, a codec, or what was sniffed would be 300 and more.
+  EXPECT_LE(each, 544u);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, WarmRequest,

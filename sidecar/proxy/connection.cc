@@ -1,6 +1,8 @@
 // The life of a downstream connection up to its protocol, and its end. connection_http.cc has the HTTP part.
 #include "sidecar/proxy/connection.h"
 
+#include <utility>
+
 #include "sidecar/base/log.h"
 #include "sidecar/filters/rbac/rbac.h"
 #include "sidecar/io/socket.h"
@@ -16,8 +18,8 @@ constexpr uint64_t kFirstByteNs = 10 * base::kSecond;   // until the codec is kn
 constexpr uint64_t kLingerNs = base::kSecond;
 constexpr size_t kSniffLimit = 64 * 1024;
 
-// All the memory of an idle plaintext connection is here (RestCodec), and there are thousands.
-static_assert(sizeof(Connection) <= 1056);
+// All the memory of an idle plaintext connection is here (RestCodec, DropRare), and there are thousands.
+static_assert(sizeof(Connection) <= 464);
 
 void AddTlsFailure(const ListenerStats& s, tls::Failure f) {
   base::Cells& cells = base::Cells::Local();
@@ -32,11 +34,13 @@ void AddTlsFailure(const ListenerStats& s, tls::Failure f) {
 }  // namespace
 
 Connection::Connection(WorkerCore* core, int fd, std::shared_ptr<const model::ListenerEntry> listener, const model::Address& peer)
-    : core_(core), listener_(std::move(listener)), id_(core->NextConnectionId()), started_ns_(core->loop()->now()),
-      started_unix_ns_(core->loop()->wall_now()), peer_(peer), peer_text_(peer.ToString()) {
+    : core_(core), listener_(std::move(listener)), peer_(model::IpPort::Of(peer)), id_(core->NextConnectionId()),
+      started_ns_(core->loop()->now()) {
   transport_.Open(fd);
-  local_ = model::Address::FromSockaddr(io::LocalAddress(fd).storage);
-  destination_ = local_;
+  const model::Address local = model::Address::FromSockaddr(io::LocalAddress(fd).storage);
+  local_ = model::IpPort::Of(local);
+  if (local.kind == model::Address::kPipe) rare().local = local;
+  if (peer.kind == model::Address::kPipe) rare().peer = peer;
 }
 
 Connection::~Connection() {
@@ -46,7 +50,7 @@ Connection::~Connection() {
 void Connection::Start() {
   if (listener_->config->filters & model::kOriginalDst) {
     if (auto original = io::OriginalDestination(transport_.fd())) {
-      destination_ = model::Address::FromSockaddr(original->storage);
+      destination_ = model::IpPort::Of(model::Address::FromSockaddr(original->storage));
       restored_ = true;
     }
   }
@@ -63,7 +67,6 @@ void Connection::Start() {
     }
     if (any) listener_ = any;
   }
-  destination_text_ = destination_.ToString();
   listener_stats_ = &core_->ListenerStatsOf(*listener_->config);
   base::Cells::Local().Add(listener_stats_->cx_total);
   base::Cells::Local().Add(listener_stats_->cx_active);
@@ -71,17 +74,19 @@ void Connection::Start() {
   core_->OnConnectionOpen(this);
   core_->loop()->Watch(transport_.fd(), this);
   if (!SniffNeeded()) return Match();
-  if (listener_->config->filters & model::kTlsInspector) tls_inspector_ = std::make_unique<filters::TlsInspector>();
-  if (listener_->config->filters & model::kHttpInspector) http_inspector_ = std::make_unique<filters::HttpInspector>();
+  if (listener_->config->filters & model::kTlsInspector) rare().tls_inspector = std::make_unique<filters::TlsInspector>();
+  if (listener_->config->filters & model::kHttpInspector) rare().http_inspector = std::make_unique<filters::HttpInspector>();
   uint64_t limit = listener_->config->listener_filters_timeout_ns;
   core_->loop()->Arm(&timer_, limit && limit < kSilenceNs ? limit : kSilenceNs);
 }
 
 model::ConnInfo Connection::Info() const {
   model::ConnInfo info;
-  info.destination = destination_, info.source = peer_, info.direct_source = peer_;
-  info.server_name = sni_, info.transport_protocol = transport_protocol_;
-  for (const auto& a : alpn_) info.application_protocols.push_back(a);
+  info.destination = destination(), info.source = info.direct_source = peer();
+  info.server_name = server_name();
+  if (!rare_) return info;
+  if (rare_->hello) info.transport_protocol = "tls";
+  for (const auto& a : rare_->alpn) info.application_protocols.push_back(a);
   return info;
 }
 
@@ -101,19 +106,20 @@ bool Connection::SniffNeeded() {
 void Connection::Sniff(bool timed_out) {
   using filters::Verdict;
   Verdict v = Verdict::kNo;
-  if (tls_inspector_) {
-    v = tls_inspector_->Inspect(transport_.in);
+  Rare& seen = rare();
+  if (seen.tls_inspector) {
+    v = seen.tls_inspector->Inspect(transport_.in);
     if (v == Verdict::kFound) {
-      transport_protocol_ = "tls", sni_ = tls_inspector_->sni(), alpn_ = tls_inspector_->alpn();
+      seen.hello = true, seen.sni = seen.tls_inspector->sni(), seen.alpn = seen.tls_inspector->alpn();
     } else if (v == Verdict::kReject) {
-      WEFT_LOG(kConnHandler, kDebug, "closing ", peer_text_, ": ", tls_inspector_->detail());
+      WEFT_LOG(kConnHandler, kDebug, "closing ", peer().ToString(), ": ", seen.tls_inspector->detail());
       base::Cells::Local().Add(listener_stats_->ssl_connection_error);
       return AbortNow();
     }
   }
-  if (v == Verdict::kNo && http_inspector_) {
-    v = http_inspector_->Inspect(transport_.in);
-    if (v == Verdict::kFound) alpn_.assign(1, std::string(http_inspector_->protocol()));
+  if (v == Verdict::kNo && seen.http_inspector) {
+    v = seen.http_inspector->Inspect(transport_.in);
+    if (v == Verdict::kFound) seen.alpn.assign(1, std::string(seen.http_inspector->protocol()));
   }
   if (v == Verdict::kNeedMore) {
     if (transport_.eof() || transport_.broken()) return CloseNow();
@@ -131,7 +137,7 @@ void Connection::Sniff(bool timed_out) {
     }
   }
   timer_.Cancel();
-  tls_inspector_.reset(), http_inspector_.reset();
+  seen.tls_inspector.reset(), seen.http_inspector.reset();
   Match();
 }
 
@@ -143,7 +149,7 @@ void Connection::Match() {
     // would have found says who asked for TLS.
     model::ConnInfo info = Info();
     info.transport_protocol = "tls";
-    const model::FilterChain* secure = transport_protocol_ == "tls" ? nullptr : model::Match(*listener_->config, info);
+    const model::FilterChain* secure = hello() ? nullptr : model::Match(*listener_->config, info);
     const bool plaintext = !chain_ && secure && secure->tls;
     if (plaintext) chain_ = secure;
     RecordRefusal(ResponseFlag::kNoRouteFound, "filter_chain_not_found", "", plaintext ? "plaintext" : "", "");
@@ -171,7 +177,7 @@ void Connection::HandshakeFailed() {
   bool lost = !transport_.tls_failed();
   tls::Failure failure = lost ? tls::Failure::kPeerClosed : e->failure();
   AddTlsFailure(*listener_stats_, failure);
-  WEFT_LOG(kConnection, kDebug, "TLS handshake with ", peer_text_, " failed: ", tls::FailureName(failure), " ", e->failure_detail());
+  WEFT_LOG(kConnection, kDebug, "TLS handshake with ", peer().ToString(), " failed: ", tls::FailureName(failure), " ", e->failure_detail());
   RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "downstream_tls_handshake_failed", "", tls::FailureName(failure),
                 e->failure_detail());
   CloseNow();
@@ -180,16 +186,14 @@ void Connection::HandshakeFailed() {
 // The byte stream stands: decide who may use it, and as what.
 void Connection::AfterTransport() {
   timer_.Cancel();
-  if (tls()) {
-    base::Cells::Local().Add(listener_stats_->ssl_handshake);
-    if (sni_.empty()) sni_ = std::string(tls()->sni());
-  }
+  if (tls()) base::Cells::Local().Add(listener_stats_->ssl_handshake);
   if (!NetworkAllowed()) return;
   if (const model::TcpProxy* tcp = chain_->tcp()) {
     state_ = State::kTcp;
     relay_ = std::make_unique<Relay>(this, *tcp);
     return relay_->Start();
   }
+  DropRare();
   http_stats_ = &core_->Http(hcm().stat_prefix);
   counted_http_ = true;
   base::Cells::Local().Add(http_stats_->cx_total);
@@ -200,12 +204,19 @@ void Connection::AfterTransport() {
   if (PickCodec() || !transport_.in.empty() || transport_.eof() || transport_.broken()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
 }
 
+// HTTP begins (so no timer of it runs yet): what was sniffed has done its work, but for a server's name.
+void Connection::DropRare() {
+  if (rare_ && rare_->sni.empty() && !rare_->peer.kind && !rare_->local.kind) rare_.reset();
+}
+
 filters::rbac::Verdict Connection::NetworkVerdict(const model::FilterChain& chain) {
   filters::rbac::Verdict verdict;
   verdict.allowed = true;
+  if (chain.network_rbac.empty()) return verdict;
+  const model::Address to = destination(), from = peer();
   for (const auto& config : chain.network_rbac) {
     filters::rbac::Input in;
-    in.peer = peer_info(), in.destination = &destination_, in.direct_remote = &peer_, in.server_name = sni_;
+    in.peer = peer_info(), in.destination = &to, in.direct_remote = &from, in.server_name = server_name();
     verdict = filters::rbac::Evaluate(*config, in);
     base::Cells::Local().Add(verdict.allowed ? listener_stats_->rbac_allowed : listener_stats_->rbac_denied);
     if (!verdict.allowed) break;
@@ -234,9 +245,9 @@ void Connection::Reconsider(const model::ListenerEntry& now) {
 }
 
 bool Connection::OriginalTarget(const model::Cluster& cluster, model::Address* to) const {
-  *to = destination_;
+  *to = destination();
   if (cluster.original_dst_port) to->port = static_cast<uint16_t>(*cluster.original_dst_port);
-  return listener_->config->transparent || !(*to == local_);
+  return listener_->config->transparent || !(*to == local());
 }
 
 void Connection::Describe(Record& r) const {
@@ -247,8 +258,10 @@ void Connection::Describe(Record& r) const {
   }
   r.listener = listener_->config->name;
   r.connection_id = id_;
-  r.downstream_remote = peer_text_, r.downstream_direct_remote = peer_text_, r.downstream_local = destination_text_;
-  r.requested_server_name = sni_;
+  r.downstream_direct_remote.clear(), r.downstream_local.clear();
+  peer().AppendTo(&r.downstream_direct_remote), destination().AppendTo(&r.downstream_local);
+  r.downstream_remote = r.downstream_direct_remote;
+  r.requested_server_name = server_name();
   if (chain_) {
     r.filter_chain = chain_->name;
     r.destination_service = chain_->service, r.destination_namespace = chain_->service_namespace;
@@ -268,8 +281,9 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
   auto owned = core_->NewRecord();
   Record& r = *owned;
   Describe(r);
-  r.start_unix_ns = started_unix_ns_;
-  r.duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
+  const uint64_t took = core_->loop()->now() - started_ns_;
+  r.start_unix_ns = core_->loop()->wall_now() - took;
+  r.duration_ns = static_cast<int64_t>(took);
   r.flags.Set(flag);
   r.detail = r.connection_termination = detail;
   r.transport_failure = tls_failure, r.transport_failure_detail = tls_detail;
@@ -340,8 +354,8 @@ void Connection::Flush() {
   }
   if (!codec_) return;
   base::Cells& cells = base::Cells::Local();
-  cells.Add(http_stats_->cx_tx_bytes, transport_.tx - reported_tx_), reported_tx_ = transport_.tx;
-  cells.Add(http_stats_->cx_rx_bytes, transport_.rx - reported_rx_), reported_rx_ = transport_.rx;
+  cells.Add(http_stats_->cx_tx_bytes, std::exchange(transport_.tx, 0));
+  cells.Add(http_stats_->cx_rx_bytes, std::exchange(transport_.rx, 0));
   Dispatch();
   if (codec_->wants_emit() || transport_.unsent()) return;
   if (codec_->closed()) return CloseAfterFlush();
@@ -381,7 +395,8 @@ void Connection::ReportOpen() {
 void Connection::CloseNow() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  timer_.Cancel(), second_goaway_.Cancel(), age_timer_.Cancel();
+  timer_.Cancel();
+  if (rare_) rare_->second_goaway.Cancel(), rare_->age_timer.Cancel();
   flush_.Unlink(), input_.Unlink();
   if (transport_.open()) {
     if (transport_.tls_failed()) transport_.Write();  // the alert that says why
@@ -399,10 +414,8 @@ void Connection::CloseNow() {
   if (relay_) relay_->OnDownstreamGone();
   for (Exchange* e = exchanges_.front(); e; e = exchanges_.Next(e)) e->Wake();
   core_->OnConnectionClosed(this);
-  if (exchange_count_ == 0) core_->loop()->Schedule(io::Beat::kReap, &reap_);
+  if (exchange_count_ == 0) core_->Reap(this);
 }
-
-void Connection::Reap() { delete this; }
 
 void Connection::OnTimer() {
   switch (state_) {

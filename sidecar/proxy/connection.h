@@ -5,7 +5,8 @@
 // Sniffing waits only when the filter chain can depend on what the client says first; where the chain that would take
 // silence ends in tcp_proxy, the wait is short, so that server-first protocols do not stall.
 // Events read, decrypt and feed the codec, then schedule exchanges; Flush is the only writer; deletion is by reap, when
-// the last exchange has gone. Threads: the worker's.
+// the last exchange has gone. An idle HTTP/1.1 connection is this object alone: what only some connections need, or only
+// for a while, is behind pointers. Threads: the worker's.
 #pragma once
 
 #include <memory>
@@ -45,16 +46,14 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const model::HttpConnectionManager& hcm() const { return *chain_->http(); }
   bool chain_ready() const { return chain_ && chain_->http(); }
   HttpStats& http_stats() { return *http_stats_; }
-  const model::Address& peer() const { return peer_; }
-  const model::Address& destination() const { return destination_; }
+  model::Address peer() const { return rare_ && rare_->peer.kind ? rare_->peer : peer_.ToAddress(); }
+  model::Address destination() const { return restored_ ? destination_.ToAddress() : local(); }
   // Where an ORIGINAL_DST cluster goes. False: the connection was meant for the listener itself, and sending it on
   // would come back to us for ever.
   bool OriginalTarget(const model::Cluster& cluster, model::Address* to) const;
-  const std::string& peer_text() const { return peer_text_; }
-  const std::string& destination_text() const { return destination_text_; }
   const tls::Engine* tls() const { return transport_.tls(); }
   const tls::PeerInfo* peer_info() const { return tls() ? tls()->peer().get() : nullptr; }
-  std::string_view server_name() const { return sni_; }
+  std::string_view server_name() const { return rare_ && !rare_->sni.empty() ? rare_->sni : tls() ? tls()->sni() : ""; }
   uint64_t id() const { return id_; }
   // The part of a record that is the same for everything on this connection.
   void Describe(Record& record) const;
@@ -80,7 +79,26 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void Flush();
   void OnTimer();
   void OnSecondGoaway();
-  void Reap();
+
+  // Made when first asked for; gone again once an HTTP connection without TLS has been told apart.
+  struct Rare {
+    explicit Rare(Connection* c) : second_goaway(c), age_timer(c) {}
+    std::unique_ptr<filters::TlsInspector> tls_inspector;
+    std::unique_ptr<filters::HttpInspector> http_inspector;
+    std::string sni;                // sniffed
+    std::vector<std::string> alpn;  // sniffed
+    bool hello = false;             // a TLS ClientHello was sniffed
+    model::Address peer, local;     // of a Unix socket
+    upstream::MemberTimer<Connection, &Connection::OnSecondGoaway> second_goaway;
+    upstream::MemberTimer<Connection, &Connection::StartDrain> age_timer;
+  };
+  Rare& rare() {
+    if (!rare_) rare_ = std::make_unique<Rare>(this);
+    return *rare_;
+  }
+  void DropRare();
+  bool hello() const { return rare_ && rare_->hello; }
+  model::Address local() const { return rare_ && rare_->local.kind ? rare_->local : local_.ToAddress(); }
 
   bool SniffNeeded();
   void Sniff(bool timed_out);
@@ -109,28 +127,19 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const model::FilterChain* chain_ = nullptr;  // owned by listener_
   State state_ = State::kSniff;
   bool restored_ = false, draining_ = false, counted_http_ = false, long_wait_ = false;
-  uint64_t id_, started_ns_, started_unix_ns_, idle_since_ns_ = 0;
-  model::Address peer_, local_, destination_;
-  std::string peer_text_, destination_text_, sni_;
-  std::vector<std::string> alpn_;
-  std::string_view transport_protocol_ = "raw_buffer";
-  upstream::Transport transport_;
-  std::unique_ptr<filters::TlsInspector> tls_inspector_;
-  std::unique_ptr<filters::HttpInspector> http_inspector_;
+  uint32_t exchange_count_ = 0, requests_ = 0;
+  model::IpPort peer_, local_, destination_;  // destination_: when restored_
+  uint64_t id_, started_ns_, idle_since_ns_ = 0;
+  upstream::Transport transport_;  // HTTP: its byte counts are those not reported yet
   std::unique_ptr<codec::Codec> codec_;  // HTTP/1.1: null between requests
   std::unique_ptr<Relay> relay_;
+  std::unique_ptr<Rare> rare_;
   base::List<Exchange> exchanges_;
-  size_t exchange_count_ = 0;
-  uint32_t requests_ = 0;
   HttpStats* http_stats_ = nullptr;
   ListenerStats* listener_stats_ = nullptr;
-  uint64_t reported_rx_ = 0, reported_tx_ = 0;
   upstream::MemberTask<Connection, &Connection::Flush> flush_{this};
   upstream::MemberTask<Connection, &Connection::Input> input_{this};
-  upstream::MemberTask<Connection, &Connection::Reap> reap_{this};
   upstream::MemberTimer<Connection, &Connection::OnTimer> timer_{this};  // of the present state
-  upstream::MemberTimer<Connection, &Connection::OnSecondGoaway> second_goaway_{this};
-  upstream::MemberTimer<Connection, &Connection::StartDrain> age_timer_{this};
 };
 
 }  // namespace weft::proxy

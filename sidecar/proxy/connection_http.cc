@@ -52,9 +52,9 @@ void Connection::StartHttp(bool h2) {
   else TakeHttp1();
   if (draining_ || core_->draining()) {
     codec_->StartDrain();
-    core_->loop()->Arm(&second_goaway_, base::kSecond);
+    core_->loop()->Arm(&rare().second_goaway, base::kSecond);
   }
-  if (uint64_t age = hcm().common.max_connection_duration_ns) core_->loop()->Arm(&age_timer_, age);
+  if (uint64_t age = hcm().common.max_connection_duration_ns) core_->loop()->Arm(&rare().age_timer, age);
   timer_.Cancel();
   BeginIdle();
   MarkDirty();
@@ -95,7 +95,7 @@ codec::Inbound* Connection::OnNewStream(codec::StreamId id) {
   ++exchange_count_;
   // Scheduled, not done here: we are inside the codec.
   uint32_t most = hcm().common.max_requests_per_connection;
-  if (most && ++requests_ == most) core_->loop()->Arm(&age_timer_, 0);
+  if (most && ++requests_ == most) core_->loop()->Arm(&rare().age_timer, 0);
   return e->Begin(this, id);
 }
 
@@ -159,7 +159,7 @@ void Connection::ExchangeDone(Exchange* e, codec::StreamId id) {
   e->Unlink();
   --exchange_count_;
   if (gone()) {
-    if (exchange_count_ == 0) core_->loop()->Schedule(io::Beat::kReap, &reap_);
+    if (exchange_count_ == 0) core_->Reap(this);
     return;
   }
   codec_->Release(id);
@@ -172,7 +172,7 @@ void Connection::StartDrain() {
   constexpr uint64_t kBetweenGoawaysNs = base::kSecond;
   if (draining_) {
     // Asked for again, now for all: what only waited for its next answer has waited long enough.
-    if (core_->draining() && !second_goaway_.armed()) core_->loop()->Arm(&second_goaway_, kBetweenGoawaysNs);
+    if (core_->draining() && !rare().second_goaway.armed()) core_->loop()->Arm(&rare().second_goaway, kBetweenGoawaysNs);
     return;
   }
   draining_ = true;
@@ -181,7 +181,7 @@ void Connection::StartDrain() {
   if (!codec_) TakeHttp1();
   codec_->StartDrain();
   MarkDirty();
-  core_->loop()->Arm(&second_goaway_, kBetweenGoawaysNs);
+  core_->loop()->Arm(&rare().second_goaway, kBetweenGoawaysNs);
 }
 
 void Connection::OnSecondGoaway() {

@@ -28,6 +28,7 @@ WorkerCore::~WorkerCore() {
     c->CloseNow();
     delete c;
   }
+  OnReap();
   for (Exchange* e : free_exchanges_) delete e;
 }
 
@@ -243,6 +244,15 @@ void WorkerCore::OnConnectionOpen(Connection* c) {
 void WorkerCore::OnConnectionClosed(Connection* c) {
   c->Unlink();
   worker_->CountConnection(-1);
+}
+
+void WorkerCore::Reap(Connection* c) {
+  dead_.PushBack(c);
+  loop_->Schedule(io::Beat::kReap, &reap_);
+}
+
+void WorkerCore::OnReap() {
+  while (Connection* c = dead_.PopFront()) delete c;
 }
 
 void WorkerCore::OnRequest(int delta) { worker_->CountRequest(delta); }

@@ -97,6 +97,7 @@ class WorkerCore {
 
   void OnConnectionOpen(Connection* c);
   void OnConnectionClosed(Connection* c);
+  void Reap(Connection* c);  // closed, and nothing refers to it any more: deleted at the end of the turn
   void OnRequest(int delta);
   uint64_t NextConnectionId();
   // Text that lives as long as the worker, for outcomes from a small closed set.
@@ -106,6 +107,7 @@ class WorkerCore {
  private:
   void OnSweep();
   void OnOpenSweep();
+  void OnReap();
 
   Worker* worker_;
   io::Loop* loop_;
@@ -114,7 +116,7 @@ class WorkerCore {
   Pin current_;
   Clusters clusters_;
   std::unordered_map<std::string, std::unique_ptr<Acceptor>> acceptors_;  // by listener name
-  base::List<Connection> connections_;
+  base::List<Connection> connections_, dead_;
   std::vector<Exchange*> free_exchanges_;
   std::vector<std::unique_ptr<codec::Codec>> resting_codecs_;
   std::vector<std::unique_ptr<Record>> spare_records_;  // of requests nobody asked about
@@ -123,6 +125,7 @@ class WorkerCore {
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;
   std::unordered_map<std::string, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;  // by configuration key
+  upstream::MemberTask<WorkerCore, &WorkerCore::OnReap> reap_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnSweep> sweep_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnOpenSweep> open_sweep_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::CloseAll> drain_deadline_{this};

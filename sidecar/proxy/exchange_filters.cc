@@ -57,7 +57,8 @@ bool Exchange::RunRbac(const model::RbacConfig& config) {
   filters::rbac::Input in;
   in.headers = &down_.head;
   in.peer = conn_->peer_info();
-  in.destination = &conn_->destination(), in.direct_remote = &conn_->peer();
+  const model::Address destination = conn_->destination(), peer = conn_->peer();
+  in.destination = &destination, in.direct_remote = &peer;
   in.server_name = conn_->server_name();
   filters::rbac::Verdict v = filters::rbac::Evaluate(config, in);
   HttpStats& stats = conn_->http_stats();

@@ -111,12 +111,11 @@ void Exchange::PrepareRequestHead() {
   }
   StripHopHeaders();
   // The client's address: ours to say when we are the first hop, else the hop before us told.
-  const std::string& peer = conn_->peer_text();
   if (hcm.use_remote_address) {
     if (!hcm.skip_xff_append) {
       scratch_ = head.Value(Token::kXForwardedFor);
       if (!scratch_.empty()) scratch_ += ',';
-      scratch_ += WithoutPort(peer);
+      scratch_ += WithoutPort(record_->downstream_direct_remote);
       head.Set(Token::kXForwardedFor, scratch_);
     }
     if (hcm.xff_num_trusted_hops == 0 || !head.Has(Token::kXForwardedProto)) head.Set(Token::kXForwardedProto, conn_->tls() ? "https" : "http");
