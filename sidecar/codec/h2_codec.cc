@@ -95,7 +95,8 @@ Http2Codec::Http2Codec(const Limits& limits, StreamHost* host, base::Clock* cloc
     nghttp2_option_set_no_closed_streams(o, 1);
     nghttp2_option_set_max_outbound_ack(o, 1000);
     nghttp2_option_set_max_continuations(o, 10);
-    nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);  // ours comes first
+    nghttp2_option_set_stream_reset_rate_limit(o, UINT32_MAX, UINT32_MAX);  // ours come first
+    nghttp2_option_set_glitch_rate_limit(o, UINT32_MAX, UINT32_MAX);
     return o;
   }();
   const int rc = server ? nghttp2_session_server_new3(&session_, callbacks, this, option, Http2Memory())
@@ -489,15 +490,7 @@ void Http2Codec::OnFrameSent(const nghttp2_frame* frame) {
                                                                           : "http2.protocol_error";
       }
       break;
-    case NGHTTP2_RST_STREAM:
-      ++counters_.tx_reset;
-      // Resets that a client provokes cost as much as its own (CVE-2025-8671); those our owner wanted are not its fault.
-      if (server_) {
-        past_.Reset(frame->hd.stream_id);
-        const Stream* s = ByWire(frame->hd.stream_id);
-        if (!(s && s->own_reset) && !resets_.Take(Now())) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.reset_flood");
-      }
-      break;
+    case NGHTTP2_RST_STREAM: CountReset(frame->hd.stream_id); break;
     case NGHTTP2_DATA:
       ++data_sent_;
       ping_rate_.Earn(1), settings_rate_.Earn(0.1);  // peers probe the path while data flows
@@ -514,6 +507,15 @@ void Http2Codec::OnFrameSent(const nghttp2_frame* frame) {
     }
     default: break;
   }
+}
+
+// Resets that a client provokes cost as much as its own (CVE-2025-8671); those our owner wanted are not its fault.
+void Http2Codec::CountReset(int32_t wire) {
+  ++counters_.tx_reset;
+  if (!server_) return;
+  past_.Reset(wire);
+  const Stream* s = ByWire(wire);
+  if (!(s && s->own_reset) && !resets_.Take(Now())) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.reset_flood");
 }
 
 void Http2Codec::Reset(StreamId id, ResetCode code) {

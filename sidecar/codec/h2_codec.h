@@ -95,6 +95,9 @@ class Http2Codec final : public Codec {
   int OnHeader(std::string_view name, std::string_view value);
   void OnSuspect(const FrameTap::Frame& frame);
   void OnPastStream(uint8_t type, int32_t wire);
+  void OnWindowUpdate(const FrameTap::Frame& frame);
+  void ResetPast(int32_t wire);
+  void CountReset(int32_t wire);
   int OnFrame(const nghttp2_frame* frame);
   void OnInvalidFrame(const nghttp2_frame* frame, int code);
   void OnData(int32_t wire, std::string_view data);

@@ -40,6 +40,7 @@ void Http2Codec::OnSuspect(const FrameTap::Frame& f) {
     if (!ping_rate_.Take(Now())) Fail(NGHTTP2_ENHANCE_YOUR_CALM, "http2.unknown_frame_flood");
     return;
   }
+  if (f.type == NGHTTP2_WINDOW_UPDATE && f.value > 0) return OnWindowUpdate(f);
   const bool priority = f.type == NGHTTP2_PRIORITY;
   if (!priority) *f.last = 1;  // harmless on a stream that ends here
   if (Stream* s = f.stream ? ByWire(f.stream) : nullptr) {
@@ -49,6 +50,17 @@ void Http2Codec::OnSuspect(const FrameTap::Frame& f) {
   } else if (f.stream != 0) {
     Glitch();
   }
+}
+
+// More than a window can hold ends the stream (RFC 9113 6.9.1). nghttp2 would end the connection, unless the stream is gone
+// when it sees the frame.
+void Http2Codec::OnWindowUpdate(const FrameTap::Frame& f) {
+  const int32_t window = nghttp2_session_get_stream_remote_window_size(session_, f.stream);
+  if (window < 0 || f.value <= static_cast<uint32_t>(INT32_MAX - window)) return;
+  Stream* s = ByWire(f.stream);
+  if (!s) return;
+  Broken(s, "http2.flow_control_error", ResetCode::kFlowControl);
+  Pump(pending_, SIZE_MAX);
 }
 
 // HEADERS or DATA for a stream that is over or was passed over. nghttp2 ignores them, in case our RST_STREAM has not
@@ -63,8 +75,17 @@ void Http2Codec::OnPastStream(uint8_t type, int32_t wire) {
     case PastStreams::kClosed:
       if (type == NGHTTP2_HEADERS) return Fail(NGHTTP2_STREAM_CLOSED, "http2.headers_on_closed_stream");
       Glitch();
-      nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, wire, NGHTTP2_STREAM_CLOSED);
+      ResetPast(wire);
   }
+}
+
+// RST_STREAM for a stream that nghttp2 has forgotten, and would not send one for.
+void Http2Codec::ResetPast(int32_t wire) {
+  char frame[13] = {0, 0, 4, NGHTTP2_RST_STREAM};
+  for (int i = 0; i < 4; ++i) frame[5 + i] = static_cast<char>(wire >> (24 - 8 * i));
+  frame[12] = NGHTTP2_STREAM_CLOSED;
+  pending_.Append(std::string_view(frame, sizeof frame));
+  CountReset(wire);
 }
 
 int Http2Codec::OnBeginHeaders(const nghttp2_frame* frame) {

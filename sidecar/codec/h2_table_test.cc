@@ -366,6 +366,13 @@ TEST(Http2Table, StreamErrors) {
   EXPECT_TRUE(w.Feed(Request(3, Base("POST"), false) + Frame(kWindow, 0, 3, U32(0x7fffffff))));
   EXPECT_TRUE(w.host.at(3).bits & Inbound::kReset);
   EXPECT_EQ(w.Said(), "rst 3;");
+  // The same in pieces; as much as a window can hold is allowed.
+  for (size_t piece : {1, 5, 12}) {
+    Wire cut;
+    const std::string bytes = Request(3, Base("POST"), false) + Frame(kWindow, 0, 3, U32(0x7fffffff - 65535)) + Frame(kWindow, 0, 3, U32(1));
+    for (size_t i = 0; i < bytes.size(); i += piece) EXPECT_TRUE(cut.Feed(bytes.substr(i, piece))) << piece << " at " << i;
+    EXPECT_EQ(cut.Said(), "rst 3;") << piece;
+  }
   // DATA after END_STREAM, and after the peer's own reset.
   Wire closed;
   closed.Feed(Request(1, Base()));

@@ -1,6 +1,6 @@
 // Follows the frames in a connection's bytes ahead of nghttp2, which hides some from us: those of unknown types, DATA for
-// streams that are over, a PRIORITY's content; and which takes a WINDOW_UPDATE of 0 on a stream for an error of the
-// whole connection. It also cuts a read with very many requests into portions.
+// streams that are over, a PRIORITY's content; and which takes a WINDOW_UPDATE of 0 or too much on a stream for an error of
+// the whole connection. It also cuts a read with very many requests into portions.
 //
 //   tap.Begin();                                  // of a Feed()
 //   n = tap.Scan(bytes, size);                    // nghttp2 may have n bytes now
@@ -85,7 +85,7 @@ class FrameTap {
         if (frame_.length != 4 || frame_.stream == 0) return kPass;
         if (n < kMost) return kMore;
         frame_.value = Number(b + kHead);
-        return frame_.value == 0 ? kJudge : kPass;
+        return kJudge;
       default: return frame_.type > NGHTTP2_CONTINUATION ? kJudge : kPass;
     }
   }

@@ -4,7 +4,7 @@
 WEFT_BUILD_PACKAGES="bazel-bootstrap bazel-skylib bazel-rules-proto bazel-platforms bazel-rules-java
   g++ python3 git openssl ca-certificates zlib1g-dev libssl-dev
   libprotobuf-dev libprotoc-dev protobuf-compiler protobuf-compiler-grpc libgrpc++-dev libgrpc-dev
-  libnghttp2-dev libre2-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev libsqlite3-dev
+  libre2-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev libsqlite3-dev
   nlohmann-json3-dev libcli11-dev libcpp-httplib-dev libnftables-dev libcap2-bin"
 WEFT_RUN_PACKAGES="nftables iproute2 util-linux redis-server redis-tools curl"
 WEFT_TEST_PACKAGES="nghttp2-client wrk haproxy tcpdump chromium"
