@@ -290,7 +290,7 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
   r.policy = policy;
   // Who asked for a proven identity: the TLS mode the chain was made by.
   if (!tls_failure.empty() && chain_) r.policy = chain_->weft.policy, r.policy_revision = chain_->weft.revision;
-  MintTrace(r);
+  if (core_->options().all_records) MintTrace(r);
   if (chain_ && chain_->tcp()) r.access_logs = chain_->tcp()->access_logs;
   if (chain_ && chain_->http()) r.access_logs = chain_->http()->access_logs;
   if (!r.access_logs) r.access_logs = listener_->config->access_logs;

@@ -151,10 +151,12 @@ void Exchange::PrepareRequestHead() {
   grpc_timeout_ns_ = grpc_ ? ParseGrpcTimeout(head.Value(Token::kGrpcTimeout)) : 0;
 }
 
-// A span for this hop: child of the caller's, parent of the next hop's.
+// A span for this hop, where somebody reads it: child of the caller's, parent of the next hop's. Elsewhere the caller's own
+// passes untouched, as in Envoy without tracing.
 void Exchange::TraceHead() {
   http::HeaderMap& head = down_.head;
   const auto& tracing = conn_->hcm().tracing;
+  if (!tracing && !core_->options().all_records) return;
   auto parent = http::ParseTraceparent(head.Value(Token::kTraceparent));
   if (parent) {
     PutBytes(parent->span_id, record_->parent_span_id);

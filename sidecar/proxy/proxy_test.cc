@@ -428,6 +428,24 @@ TEST(Heads, TraceAndTrust) {
   EXPECT_EQ(rec.trace_id[0], 0x0a);
 }
 
+// As Envoy without tracing: the caller's trace passes untouched, and none is begun.
+TEST(Heads, NoSpansWhereNobodyReadsThem) {
+  for (bool tracing : {false, true}) {
+    TestServer app(Echo());
+    Mesh mesh;
+    mesh.options.all_records = false;
+    if (!tracing) mesh.hcm.tracing.reset();
+    mesh.AddCluster("app", {app.port()});
+    mesh.Start();
+    TestClient c(mesh.port());
+    const char* theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    Reply r = c.Get("/", {{"traceparent", theirs}, {"tracestate", "a=b"}});
+    EXPECT_EQ(r.header("seen-traceparent") == theirs, !tracing);
+    EXPECT_EQ(r.header("seen-tracestate"), "a=b");
+    EXPECT_EQ(c.Get("/").header("seen-traceparent").size(), tracing ? 55u : 0u);
+  }
+}
+
 TEST(Tcp, RelaysBothWaysAndHalfCloses) {
   TestServer app({.raw = [](const std::string& got) { return got.empty() ? "hello\n" : "echo " + got; }});
   Mesh mesh;

@@ -354,7 +354,7 @@ void Relay::End(bool abort_downstream) {
   // A connection that went wrong can be asked about: it gets the name that requests have from their headers.
   ResponseFlags left;
   left.Set(ResponseFlag::kDownstreamConnectionTermination);
-  if (record_->flags.bits & ~left.bits) MintTrace(*record_);
+  if (core_->options().all_records && (record_->flags.bits & ~left.bits)) MintTrace(*record_);
   core_->Finish(std::move(record_));
   snapshot_.Reset();
   if (conn_->gone()) return;

@@ -88,7 +88,6 @@ FORM_ONLY = re.compile(r"TIME|DURATION|BYTES|PACKETS|CONNECTION_ID|STREAM_ID|UNI
 
 # Where we differ from Envoy on purpose: (request, operator) -> why. "*" stands for all.
 ACCEPTED = {
-    ("*", "TRACE_ID"): "every request has a trace here",
     ("malformed request", "*"): "we keep what could be read of it, and the detail names the rule that was broken",
     ("HTTP/1.0", "RESPONSE_CODE_DETAILS"): "the detail names the rule that was broken",
     ("connect without route", "REQ(:SCHEME)"): "a CONNECT has no scheme",

@@ -15,7 +15,7 @@ inline ServerOptions Echo(bool h2 = false) {
     if (!s.responded) {
       Headers h{{"x-path", s.path()}, {"x-method", std::string(s.in.head.Value(Token::kMethod))}};
       for (const char* n : {"x-request-id", "traceparent", "x-forwarded-proto", "x-forwarded-for", "x-forwarded-client-cert",
-                            "x-envoy-attempt-count", "x-color"}) {
+                            "x-envoy-attempt-count", "x-color", "tracestate"}) {
         if (auto v = s.in.head.Get(n)) h.emplace_back(std::string("seen-") + n, std::string(*v));
       }
       s.Head("200", h);
