@@ -25,6 +25,7 @@
 #include "sidecar/model/listener.h"
 #include "sidecar/model/log_format.h"
 #include "sidecar/proxy/record.h"
+#include "sidecar/telemetry/time_text.h"
 
 namespace weft::telemetry {
 
@@ -41,7 +42,11 @@ class Format {
   bool Missing(const proxy::Record& record) const;
 
  private:
-  std::vector<model::LogFormat::Op> ops_;
+  struct Step {
+    model::LogFormat::Op op;
+    std::unique_ptr<TimeText> time;  // of operators that print one
+  };
+  std::vector<Step> steps_;
 };
 
 // Appends text as a quoted JSON string; bytes that are not UTF-8 become U+FFFD.

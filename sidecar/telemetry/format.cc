@@ -1,6 +1,7 @@
 // Envoy's access log operators over proxy::Record.
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdio>
 #include <ctime>
 #include <optional>
@@ -21,7 +22,7 @@ using proxy::Record;
 using Op = model::LogFormat::Op;
 using enum model::LogOperator;
 
-constexpr char kLocalTime[] = "%Y-%m-%dT%H:%M:%S.%3f%z";
+constexpr char kUtcTime[] = "%Y-%m-%dT%H:%M:%S.%3fZ", kLocalTime[] = "%Y-%m-%dT%H:%M:%S.%3f%z";
 constexpr std::string_view kGrpcCamel[] = {"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound",
                                            "AlreadyExists", "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted",
                                            "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated"};
@@ -66,36 +67,6 @@ std::string Hex(const uint8_t* bytes, size_t n) {
   return any ? out : std::string();
 }
 
-// strftime plus Envoy's %s (seconds), %f / %Nf (fraction with N digits; default 9), %3s ... (seconds and N digits).
-std::string FormatTime(uint64_t unix_ns, std::string_view format, bool local) {
-  time_t seconds = static_cast<time_t>(unix_ns / 1'000'000'000);
-  char nanos[16];
-  snprintf(nanos, sizeof nanos, "%09llu", static_cast<unsigned long long>(unix_ns % 1'000'000'000));
-  tm parts{};
-  if (local) localtime_r(&seconds, &parts);
-  else gmtime_r(&seconds, &parts);
-  if (format.empty()) format = "%Y-%m-%dT%H:%M:%S.%3fZ";
-  std::string strf;
-  for (size_t i = 0; i < format.size(); ++i) {
-    if (format[i] != '%' || i + 1 >= format.size()) {
-      strf += format[i];
-      continue;
-    }
-    size_t j = i + 1;
-    int digits = 9;
-    if (format[j] >= '1' && format[j] <= '9' && j + 1 < format.size()) digits = format[j++] - '0';
-    if (format[j] == 'f') strf.append(nanos, static_cast<size_t>(digits)), i = j;
-    else if (format[j] == 's') {
-      strf += std::to_string(seconds);
-      if (j > i + 1) strf.append(nanos, static_cast<size_t>(digits));
-      i = j;
-    } else strf += '%', strf += format[i + 1], ++i;
-  }
-  char text[256];
-  size_t n = strftime(text, sizeof text, strf.c_str(), &parts);
-  return std::string(text, n);
-}
-
 struct Value {
   enum Kind { kMissing, kText, kNumber } kind = kMissing;
   std::string_view view;  // into the record or into scratch
@@ -136,8 +107,10 @@ std::string QueryParameter(std::string_view path, std::string_view name) {
   return {};
 }
 
-Value Evaluate(const Op& op, const Record& r, std::string& scratch) {
+// time: of operators that print one.
+Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scratch) {
   auto keep = [&](std::string s) { return scratch = std::move(s), Text(scratch); };
+  auto moment = [&](uint64_t unix_ns) { return scratch.clear(), time->Append(unix_ns, &scratch), Text(scratch); };
   switch (op.code) {
     case kReq: {
       std::string_view v = RequestHeader(r, op.text);
@@ -158,12 +131,12 @@ Value Evaluate(const Op& op, const Record& r, std::string& scratch) {
       if (!v && !op.alternative.empty()) v = r.response_trailers.Get(op.alternative);
       return v ? Text(*v) : Value{};
     }
-    case kStartTime: return keep(FormatTime(r.start_unix_ns, op.text, false));
-    case kStartTimeLocal: return keep(FormatTime(r.start_unix_ns, op.text.empty() ? kLocalTime : op.text, true));
+    case kStartTime:
+    case kStartTimeLocal: return moment(r.start_unix_ns);
     case kEmitTime: {
       timespec now{};
       clock_gettime(CLOCK_REALTIME, &now);
-      return keep(FormatTime(static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec), op.text, false));
+      return moment(static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec));
     }
     case kProtocol: return Text(proxy::ProtocolText(r.protocol));
     case kUpstreamProtocol: return r.upstream_host.empty() ? Value{} : Text(proxy::ProtocolText(r.upstream_protocol));
@@ -262,15 +235,9 @@ Value Evaluate(const Op& op, const Record& r, std::string& scratch) {
   return {};
 }
 
-// Envoy prints 0, not "-", for a response that never came, and "-" for flags: both fall out of Value.
-void AppendValue(const Op& op, const Record& r, bool omit_empty, std::string* out) {
-  std::string scratch;
-  Value v = Evaluate(op, r, scratch);
-  size_t start = out->size();
-  if (v.kind == Value::kMissing) *out += omit_empty ? "" : "-";
-  else if (v.kind == Value::kNumber) *out += std::to_string(v.number);
-  else out->append(v.view);
-  if (out->size() - start > op.max_length) out->resize(start + op.max_length);
+void AppendNumber(int64_t n, std::string* out) {
+  char digits[24];
+  out->append(digits, std::to_chars(digits, digits + sizeof digits, n).ptr);
 }
 
 }  // namespace
@@ -279,30 +246,47 @@ base::Result<Format> Format::Compile(std::string_view text) {
   auto parsed = model::LogFormat::Parse(text);
   if (!parsed) return parsed.error();
   Format f;
-  f.ops_ = std::move(parsed->ops);
+  for (Op& op : parsed->ops) {
+    std::unique_ptr<TimeText> time;
+    const bool local = op.code == kStartTimeLocal;
+    if (local || op.code == kStartTime || op.code == kEmitTime) {
+      time = std::make_unique<TimeText>(!op.text.empty() ? std::string_view(op.text) : local ? kLocalTime : kUtcTime, local);
+    }
+    f.steps_.push_back({std::move(op), std::move(time)});
+  }
   return f;
 }
 
+// Envoy prints 0, not "-", for a response that never came, and "-" for flags: both fall out of Value.
 void Format::Append(const Record& record, bool omit_empty, std::string* out) const {
-  for (const Op& op : ops_) {
-    if (op.code == kLiteral) *out += op.text;
-    else AppendValue(op, record, omit_empty, out);
+  std::string scratch;
+  for (const Step& step : steps_) {
+    if (step.op.code == kLiteral) {
+      *out += step.op.text;
+      continue;
+    }
+    const Value v = Evaluate(step.op, step.time.get(), record, scratch);
+    const size_t start = out->size();
+    if (v.kind == Value::kMissing) *out += omit_empty ? "" : "-";
+    else if (v.kind == Value::kNumber) AppendNumber(v.number, out);
+    else out->append(v.view);
+    if (out->size() - start > step.op.max_length) out->resize(start + step.op.max_length);
   }
 }
 
 bool Format::Missing(const Record& record) const {
-  if (ops_.size() != 1 || ops_[0].code == kLiteral) return false;
+  if (steps_.size() != 1 || steps_[0].op.code == kLiteral) return false;
   std::string scratch;
-  return Evaluate(ops_[0], record, scratch).kind == Value::kMissing;
+  return Evaluate(steps_[0].op, steps_[0].time.get(), record, scratch).kind == Value::kMissing;
 }
 
 void Format::AppendJson(const Record& record, bool omit_empty, std::string* out) const {
-  if (ops_.size() == 1 && ops_[0].code != kLiteral) {
+  if (steps_.size() == 1 && steps_[0].op.code != kLiteral) {
     std::string scratch;
-    Value v = Evaluate(ops_[0], record, scratch);
+    const Value v = Evaluate(steps_[0].op, steps_[0].time.get(), record, scratch);
     if (v.kind == Value::kMissing) *out += "null";
-    else if (v.kind == Value::kNumber) *out += std::to_string(v.number);
-    else AppendJsonString(v.view.substr(0, ops_[0].max_length), out);
+    else if (v.kind == Value::kNumber) AppendNumber(v.number, out);
+    else AppendJsonString(v.view.substr(0, steps_[0].op.max_length), out);
     return;
   }
   std::string text;

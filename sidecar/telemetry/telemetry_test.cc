@@ -57,6 +57,24 @@ TEST(AccessLog, OperatorsArgumentsAndLengths) {
   EXPECT_EQ("- -", Render("%REQUEST_DURATION% %DYNAMIC_METADATA(x:y)%", r));
 }
 
+TEST(TimeText, SecondsAndFractionsKeepTheirPlaces) {
+  auto text = [](TimeText& t, uint64_t ns) {
+    std::string out = "<";
+    t.Append(ns, &out);
+    return out;
+  };
+  TimeText t("%Y-%m-%dT%H:%M:%S.%3fZ", false);
+  EXPECT_EQ("<2023-11-14T22:13:20.123Z", text(t, 1700000000'123456789));
+  EXPECT_EQ("<2023-11-14T22:13:20.009Z", text(t, 1700000000'009999999));  // the same second
+  EXPECT_EQ("<2023-11-14T22:13:21.000Z", text(t, 1700000001'000000001));
+  EXPECT_EQ("<2023-11-14T22:13:20.999Z", text(t, 1700000000'999999999));  // and back
+  TimeText more("%f %s %1s%%%H%6f%", false);
+  EXPECT_EQ("<000000005 1700000000 17000000000%22000000%", text(more, 1700000000'000000005));
+  EXPECT_EQ("<987654321 1700000000 17000000009%22987654%", text(more, 1700000000'987654321));
+  TimeText none("", false);
+  EXPECT_EQ("<", text(none, 1));
+}
+
 TEST(AccessLog, MistakesAreNamed) {
   EXPECT_EQ("error: unknown operator %NOPE%", Render("a %NOPE% b", {}));
   EXPECT_EQ("error: \"%REQ(\" has no closing parenthesis", Render("%REQ(x", {}));
