@@ -1,5 +1,6 @@
 // Reading HTTP/1.1 messages: lines, fields, bodies. Every rule is one of reliability table 2a.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "sidecar/codec/h1_codec.h"
@@ -58,6 +59,21 @@ bool ValidChunkExtensions(std::string_view s) {
   return true;
 }
 
+// Sixteen bytes in lower case, and how many of them at the front are letters, digits or dashes: most names are.
+size_t LowerPlain(const char* from, char* to) {
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
+  Bytes b;
+  memcpy(&b, from, sizeof b);
+  const Bytes upper = reinterpret_cast<Bytes>(b - 'A' < 26);
+  const Bytes lowered = b + (upper & 0x20);
+  const Bytes plain = reinterpret_cast<Bytes>(lowered - 'a' < 26) | reinterpret_cast<Bytes>(b - '0' < 10) | reinterpret_cast<Bytes>(b == '-');
+  memcpy(to, &lowered, sizeof lowered);
+  uint64_t words[2];
+  memcpy(words, &plain, sizeof words);
+  if (~words[0] != 0) return static_cast<size_t>(std::countr_zero(~words[0])) / 8;
+  return ~words[1] != 0 ? 8 + static_cast<size_t>(std::countr_zero(~words[1])) / 8 : 16;
+}
+
 }  // namespace
 
 bool Http1Codec::Bad(uint16_t status, const char* detail) {
@@ -101,8 +117,13 @@ void Http1Codec::StartHead() {
 // name is lower case, in line_-independent scratch that lives until the next call.
 bool Http1Codec::SplitField(std::string_view line, std::string_view& name, std::string_view& value) {
   static thread_local char lower[kMaxName];
-  size_t i = 0;
   const size_t most = std::min(line.size(), kMaxName);
+  size_t i = 0;
+  while (i + 16 <= most) {
+    const size_t plain = LowerPlain(line.data() + i, lower + i);
+    i += plain;
+    if (plain < 16) break;
+  }
   bool underscore = false;
   for (; i < most; ++i) {
     const uint8_t ch = kNameChar[static_cast<uint8_t>(line[i])];

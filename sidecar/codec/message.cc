@@ -49,28 +49,30 @@ bool ValidFieldName(std::string_view lower) {
   return !lower.empty();
 }
 
+// Sixteen bytes at a time, the last sixteen perhaps twice: a byte below 0x20 or equal to 0x7f anywhere sends us to the exact
+// look. (The compilers' vectors: SSE2, NEON, or plain words.)
 bool ValidFieldValue(std::string_view value) {
-  // Eight bytes at a time, the last eight perhaps twice: a byte below 0x20 or equal to 0x7f anywhere sends us to the
-  // exact look.
-  constexpr uint64_t k01 = 0x0101010101010101ull, k80 = 0x8080808080808080ull;
-  const auto suspect = [](uint64_t w) {
-    const uint64_t low = (w - k01 * 0x20) & ~w & k80;                           // below 0x20
-    const uint64_t del = ((w ^ (k01 * 0x7f)) - k01) & ~(w ^ (k01 * 0x7f)) & k80;  // equal to 0x7f
-    return low | del;
-  };
+  typedef uint8_t Bytes __attribute__((vector_size(16)));
   const char* const p = value.data();
   const size_t n = value.size();
-  uint64_t w = k01 * ' ', found = 0;
-  if (n >= 8) {
-    for (size_t i = 0; i + 8 <= n; i += 8) memcpy(&w, p + i, 8), found |= suspect(w);
-    memcpy(&w, p + n - 8, 8);
+  Bytes found{};
+  const auto look = [&](const Bytes& b) { found |= reinterpret_cast<Bytes>(b < 0x20) | reinterpret_cast<Bytes>(b == 0x7f); };
+  Bytes b = Bytes{} + static_cast<uint8_t>(' ');
+  if (n >= 16) {
+    for (size_t i = 0; i + 16 < n; i += 16) memcpy(&b, p + i, 16), look(b);
+    memcpy(&b, p + n - 16, 16);
+  } else if (n >= 8) {
+    memcpy(&b, p, 8), memcpy(reinterpret_cast<char*>(&b) + 8, p + n - 8, 8);
   } else if (n >= 4) {
-    memcpy(&w, p, 4), memcpy(reinterpret_cast<char*>(&w) + 4, p + n - 4, 4);
+    memcpy(&b, p, 4), memcpy(reinterpret_cast<char*>(&b) + 4, p + n - 4, 4);
   } else if (n > 0) {
-    char three[3] = {p[0], p[n / 2], p[n - 1]};
-    memcpy(&w, three, 3);
+    const char three[3] = {p[0], p[n / 2], p[n - 1]};
+    memcpy(&b, three, 3);
   }
-  if (!(found | suspect(w))) return true;
+  look(b);
+  uint64_t words[2];
+  memcpy(words, &found, sizeof words);
+  if ((words[0] | words[1]) == 0) return true;
   for (const char ch : value) {
     const auto c = static_cast<uint8_t>(ch);
     if ((c < 0x20 && c != '\t') || c == 0x7f) return false;

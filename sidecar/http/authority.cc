@@ -9,27 +9,28 @@
 namespace weft::http {
 namespace {
 
-constexpr auto kRegNameChars = [] {
+// Of a reg-name, but for escapes.
+constexpr auto kPlain = [] {
   std::array<bool, 256> t{};
   for (int c = 0; c < 256; ++c) t[static_cast<size_t>(c)] = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-  for (const char c : std::string_view("-._~!$&'()*+;=%")) t[static_cast<uint8_t>(c)] = true;
+  for (const char c : std::string_view("-._~!$&'()*+;=")) t[static_cast<uint8_t>(c)] = true;
   return t;
 }();
-bool RegNameChar(char c) { return kRegNameChars[static_cast<uint8_t>(c)]; }
 
 bool HexDigit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 
-bool ValidRegName(std::string_view h) {
-  if (h.empty() || h.size() > 255) return false;
-  for (size_t i = 0; i < h.size(); ++i) {
-    if (!RegNameChar(h[i])) return false;
-    if (h[i] == '%') {
-      if (i + 2 >= h.size() || !HexDigit(h[i + 1]) || !HexDigit(h[i + 2])) return false;
-      if (h[i + 1] < '2' || h.substr(i + 1, 2) == "7f" || h.substr(i + 1, 2) == "7F") return false;  // an encoded control
-      i += 2;
-    }
+// How much of a is a reg-name: up to its end or a colon. npos: none, or one with something else in it.
+size_t RegName(std::string_view a) {
+  size_t i = 0;
+  for (; i < a.size(); ++i) {
+    if (kPlain[static_cast<uint8_t>(a[i])]) continue;
+    if (a[i] != '%') break;
+    if (i + 2 >= a.size() || !HexDigit(a[i + 1]) || !HexDigit(a[i + 2])) return std::string_view::npos;
+    if (a[i + 1] < '2' || a.substr(i + 1, 2) == "7f" || a.substr(i + 1, 2) == "7F") return std::string_view::npos;  // an encoded control
+    i += 2;
   }
-  return true;
+  const bool ends = i == a.size() || a[i] == ':';
+  return ends && i > 0 && i <= 255 ? i : std::string_view::npos;
 }
 
 bool ValidIpv6(std::string_view h) {
@@ -53,10 +54,9 @@ std::optional<HostPort> ParseAuthority(std::string_view a) {
     if (!ValidIpv6(r.host)) return std::nullopt;
     rest = a.substr(end + 1);
   } else {
-    const size_t colon = a.find(':');
-    r.host = a.substr(0, colon);
-    if (!ValidRegName(r.host)) return std::nullopt;
-    rest = colon == std::string_view::npos ? std::string_view() : a.substr(colon);
+    const size_t end = RegName(a);
+    if (end == std::string_view::npos) return std::nullopt;
+    r.host = a.substr(0, end), rest = a.substr(end);
   }
   if (rest.empty()) return r;
   if (rest[0] != ':' || rest.size() < 2 || rest.size() > 6) return std::nullopt;

@@ -164,6 +164,8 @@ std::string Address::ToString() const {
   return AppendTo(&s), s;
 }
 
+std::string Address::WithoutPort() const { return kind == kIp ? ip.ToString() : text; }
+
 void Address::AppendTo(std::string* out) const {
   const bool brackets = kind == kIp && ip.family == 6;
   if (brackets) *out += '[';

@@ -58,6 +58,7 @@ struct Address {
   uint32_t ToSockaddr(sockaddr_storage* to) const;
   std::string ToString() const;
   void AppendTo(std::string* out) const;  // the same text, without an allocation where *out has room
+  std::string WithoutPort() const;        // "10.0.0.1", "::1", "/run/x.sock", "name"
   bool operator==(const Address&) const = default;
 };
 

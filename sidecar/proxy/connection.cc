@@ -258,9 +258,7 @@ void Connection::Describe(Record& r) const {
   }
   r.listener = listener_->config->name;
   r.connection_id = id_;
-  r.downstream_direct_remote.clear(), r.downstream_local.clear();
-  peer().AppendTo(&r.downstream_direct_remote), destination().AppendTo(&r.downstream_local);
-  r.downstream_remote = r.downstream_direct_remote;
+  r.downstream_remote = r.downstream_direct_remote = peer(), r.downstream_local = destination();
   r.requested_server_name = server_name();
   if (chain_) {
     r.filter_chain = chain_->name;

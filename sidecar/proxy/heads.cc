@@ -62,13 +62,6 @@ void Apply(const std::vector<model::HeaderOption>& add, const std::vector<std::s
   }
 }
 
-std::string WithoutPort(const std::string& address) {
-  size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return address;
-  if (address[0] == '[') return address.substr(1, colon > 2 ? colon - 2 : 0);
-  return address.substr(0, colon);
-}
-
 }  // namespace
 
 // Names only the mesh itself may send; fault headers are the fault filter's business.
@@ -115,7 +108,7 @@ void Exchange::PrepareRequestHead() {
     if (!hcm.skip_xff_append) {
       scratch_ = head.Value(Token::kXForwardedFor);
       if (!scratch_.empty()) scratch_ += ',';
-      scratch_ += WithoutPort(record_->downstream_direct_remote);
+      scratch_ += record_->downstream_direct_remote.WithoutPort();
       head.Set(Token::kXForwardedFor, scratch_);
     }
     if (hcm.xff_num_trusted_hops == 0 || !head.Has(Token::kXForwardedProto)) head.Set(Token::kXForwardedProto, conn_->tls() ? "https" : "http");
@@ -133,7 +126,7 @@ void Exchange::PrepareRequestHead() {
       std::string_view last = comma == std::string_view::npos ? list : list.substr(comma + 1);
       while (!last.empty() && last.front() == ' ') last.remove_prefix(1);
       while (!last.empty() && last.back() == ' ') last.remove_suffix(1);
-      if (auto ip = model::Ip::Parse(last)) record_->downstream_remote = model::Address::FromIp(*ip, 0).ToString();
+      if (auto ip = model::Ip::Parse(last)) record_->downstream_remote = model::Address::FromIp(*ip, 0);
     }
   }
   if (hcm.add_user_agent && !head.Has(Token::kUserAgent) && !core_->options().service_cluster.empty()) {
@@ -307,11 +300,11 @@ std::string Exchange::Expand(const std::string& format) {
     else if (op == "UPSTREAM_HOST") out += record_->upstream_host;
     else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += record_->cluster;
     else if (op == "ROUTE_NAME") out += record_->route;
-    else if (op == "DOWNSTREAM_REMOTE_ADDRESS") out += record_->downstream_remote;
-    else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_->downstream_remote);
-    else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") out += record_->downstream_direct_remote;
-    else if (op == "DOWNSTREAM_LOCAL_ADDRESS") out += record_->downstream_local;
-    else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += WithoutPort(record_->downstream_local);
+    else if (op == "DOWNSTREAM_REMOTE_ADDRESS") record_->downstream_remote.AppendTo(&out);
+    else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += record_->downstream_remote.WithoutPort();
+    else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") record_->downstream_direct_remote.AppendTo(&out);
+    else if (op == "DOWNSTREAM_LOCAL_ADDRESS") record_->downstream_local.AppendTo(&out);
+    else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += record_->downstream_local.WithoutPort();
     else if (op == "DOWNSTREAM_LOCAL_PORT") out += std::to_string(conn_->destination().port);
     else if (op == "DOWNSTREAM_PEER_URI_SAN") out += record_->peer_identity;
     else if (op == "DOWNSTREAM_PEER_SUBJECT") out += record_->peer_subject;

@@ -71,11 +71,12 @@ void Record::Reset() {
   for (std::string* s :
        {&request_id, &method, &path, &authority, &user_agent, &detail, &transport_failure, &transport_failure_detail, &upstream_transport_failure,
         &connection_termination, &listener, &filter_chain, &route, &virtual_host, &cluster, &stat_prefix, &upstream_host,
-        &upstream_local, &downstream_remote, &downstream_direct_remote, &downstream_local, &requested_server_name,
+        &upstream_local, &requested_server_name,
         &tls_version, &tls_cipher, &peer_identity, &peer_subject, &local_identity, &upstream_tls_version,
         &upstream_peer_identity, &policy, &destination_service, &destination_namespace, &fault}) {
     s->clear();
   }
+  downstream_remote = downstream_direct_remote = downstream_local = {};
   request_headers.Clear(), response_headers.Clear(), response_trailers.Clear();
   access_logs.reset();
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "sidecar/http/headers.h"
+#include "sidecar/model/address.h"
 
 namespace weft::model {
 struct AccessLogs;  // where the record is to be logged; sidecar/model
@@ -126,9 +127,9 @@ struct Record {
   std::string stat_prefix;
   std::string upstream_host;                // "10.77.0.4:8000": %UPSTREAM_HOST%
   std::string upstream_local;               // our address of the upstream connection
-  std::string downstream_remote;            // the peer, after x-forwarded-for rules: %DOWNSTREAM_REMOTE_ADDRESS%
-  std::string downstream_direct_remote;     // the socket's peer
-  std::string downstream_local;             // original destination when restored
+  model::Address downstream_remote;         // the peer, after x-forwarded-for rules: %DOWNSTREAM_REMOTE_ADDRESS%
+  model::Address downstream_direct_remote;  // the socket's peer
+  model::Address downstream_local;          // original destination when restored
   uint64_t connection_id = 0;
   std::string requested_server_name;        // SNI the client sent
   std::string tls_version, tls_cipher;      // downstream; "" plaintext

@@ -178,6 +178,12 @@ void EventEncoder::Append(std::string* batch) const {
   PutMessage(v1::EventBatch::kEventsFieldNumber, event_, batch);
 }
 
+void EventEncoder::PutAddress(int field, const model::Address& address) {
+  nested_.clear();
+  address.AppendTo(&nested_);
+  PutText(field, nested_, 128, &event_);
+}
+
 std::string_view EventEncoder::Shared(const proxy::Record& r) {
   event_.clear();
   PutShared(r);
@@ -186,7 +192,7 @@ std::string_view EventEncoder::Shared(const proxy::Record& r) {
   if (r.destination_service.empty() && r.upstream_peer_identity.empty()) {
     // Outside the mesh the name is all that says where a request went.
     PutText(E::kAuthorityFieldNumber, r.authority, 256, &event_);
-    if (r.authority.empty()) PutText(E::kOriginalDestinationFieldNumber, r.downstream_local, 128, &event_);
+    if (r.authority.empty()) PutAddress(E::kOriginalDestinationFieldNumber, r.downstream_local);
   }
   return event_;
 }
@@ -238,8 +244,8 @@ void EventEncoder::Whole(const proxy::Record& r, uint64_t number, std::string* b
     PutMessage(E::kAttemptsFieldNumber, nested_, out);
   }
   Put(E::kRequestBytesFieldNumber, r.request_bytes, out), Put(E::kResponseBytesFieldNumber, r.response_bytes, out);
-  PutText(E::kDownstreamAddressFieldNumber, r.downstream_remote, 128, out);
-  PutText(E::kOriginalDestinationFieldNumber, r.downstream_local, 128, out);
+  PutAddress(E::kDownstreamAddressFieldNumber, r.downstream_remote);
+  PutAddress(E::kOriginalDestinationFieldNumber, r.downstream_local);
   Put(E::kRetriesFieldNumber, r.retries, out);
   PutText(E::kFaultFieldNumber, r.fault, 64, out);
   Put(E::kToldRequestBytesFieldNumber, r.told_request_bytes, out), Put(E::kToldResponseBytesFieldNumber, r.told_response_bytes, out);

@@ -47,6 +47,7 @@ class EventEncoder {
 
  private:
   void PutShared(const proxy::Record& record);
+  void PutAddress(int field, const model::Address& address);
   void Append(std::string* batch) const;  // event_ as an `events` field
 
   const bool named_;

@@ -22,7 +22,7 @@ proxy::Record Outbound() {
   r.destination_service = "cart", r.destination_namespace = "default", r.upstream_tls_version = "TLSv1.3";
   r.policy = "Route/default/cart", r.policy_revision = 12, r.config_revision = 14;
   r.request_bytes = 10, r.response_bytes = 2'000, r.retries = 1, r.fault = "delay 100ms";
-  r.downstream_remote = "10.77.0.3:555", r.downstream_local = "240.64.0.1:80";
+  r.downstream_remote = *model::Address::FromIp("10.77.0.3", 555), r.downstream_local = *model::Address::FromIp("240.64.0.1", 80);
   r.attempts.resize(3);  // the third is memory kept for reuse
   r.attempt_count = 2;
   r.attempts[0].endpoint = "10.77.0.4:8000", r.attempts[0].version = "v1", r.attempts[0].outcome = "reset", r.attempts[0].detail = "why";

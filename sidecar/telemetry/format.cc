@@ -44,6 +44,8 @@ std::string_view PortOf(std::string_view a) {
   return a.empty() || a[0] == '/' || colon == std::string_view::npos ? std::string_view() : a.substr(colon + 1);
 }
 
+std::string PortOf(const model::Address& a) { return a.kind == model::Address::kIp ? std::to_string(a.port) : std::string(); }
+
 // What a header operator finds: the kept headers first, then what the record holds of every request.
 std::string_view RequestHeader(const Record& r, const std::string& name) {
   if (auto v = r.request_headers.Get(name)) return *v;
@@ -179,15 +181,15 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
     case kDownstreamHeaderRx: return Number(static_cast<int64_t>(r.request_header_bytes));
     case kResponseHeadersBytes:
     case kDownstreamHeaderTx: return Number(static_cast<int64_t>(r.response_header_bytes));
-    case kRemote: return Text(r.downstream_remote);
-    case kRemoteNoPort: return Text(WithoutPort(r.downstream_remote));
-    case kRemotePort: return Text(PortOf(r.downstream_remote));
-    case kDirectRemote: return Text(r.downstream_direct_remote);
-    case kDirectRemoteNoPort: return Text(WithoutPort(r.downstream_direct_remote));
-    case kDirectRemotePort: return Text(PortOf(r.downstream_direct_remote));
-    case kLocal: return Text(r.downstream_local);
-    case kLocalNoPort: return Text(WithoutPort(r.downstream_local));
-    case kLocalPort: return Text(PortOf(r.downstream_local));
+    case kRemote: return keep(r.downstream_remote.ToString());
+    case kRemoteNoPort: return keep(r.downstream_remote.WithoutPort());
+    case kRemotePort: return keep(PortOf(r.downstream_remote));
+    case kDirectRemote: return keep(r.downstream_direct_remote.ToString());
+    case kDirectRemoteNoPort: return keep(r.downstream_direct_remote.WithoutPort());
+    case kDirectRemotePort: return keep(PortOf(r.downstream_direct_remote));
+    case kLocal: return keep(r.downstream_local.ToString());
+    case kLocalNoPort: return keep(r.downstream_local.WithoutPort());
+    case kLocalPort: return keep(PortOf(r.downstream_local));
     case kPeerUriSan: return Text(r.peer_identity);
     case kLocalUriSan: return Text(r.local_identity);
     case kPeerSubject: return Text(r.peer_subject);

@@ -21,7 +21,7 @@ proxy::Record Sample() {
   r.method = "GET", r.path = "/a?b=1", r.authority = "cart:80", r.user_agent = "curl/7", r.request_id = "id-1";
   r.status = 503;
   r.flags.Set(proxy::ResponseFlag::kUpstreamOverflow);
-  r.upstream_host = "10.0.0.1:8000", r.upstream_local = "10.0.0.9:1234", r.downstream_remote = "[::1]:555", r.cluster = "outbound|80||cart.default";
+  r.upstream_host = "10.0.0.1:8000", r.upstream_local = "10.0.0.9:1234", r.downstream_remote = *model::Address::FromIp("::1", 555), r.cluster = "outbound|80||cart.default";
   r.attempt_count = 2;
   r.grpc_status = 5;
   r.trace_id[0] = 0xab, r.trace_id[15] = 1;

@@ -141,7 +141,7 @@ void AccessLogFormat(std::string_view bytes) {
     r->protocol = proxy::Protocol::kHttp2;
     r->method = "GET", r->path = "/cart?x=\"1\"", r->authority = "shop", r->status = 200, r->grpc_status = 5;
     r->start_unix_ns = 1'700'000'000'123'456'789, r->duration_ns = 12'345'678;
-    r->upstream_host = "10.0.0.1:80", r->downstream_remote = "[::1]:5000", r->downstream_local = "/run/x.sock";
+    r->upstream_host = "10.0.0.1:80", r->downstream_remote = *model::Address::FromIp("::1", 5000), r->downstream_local = model::Address::Pipe("/run/x.sock");
     r->request_headers.Add("x-a", "\xff\n\"value\"");
     r->flags.Set(proxy::ResponseFlag::kNoRouteFound);
     return r;
