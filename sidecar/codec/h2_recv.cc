@@ -81,6 +81,7 @@ void Http2Codec::OnPastStream(uint8_t type, int32_t wire) {
 
 // RST_STREAM for a stream that nghttp2 has forgotten, and would not send one for.
 void Http2Codec::ResetPast(int32_t wire) {
+  if (!settings_sent_) Pump(pending_, 1);  // they are the first frame of all
   char frame[13] = {0, 0, 4, NGHTTP2_RST_STREAM};
   for (int i = 0; i < 4; ++i) frame[5 + i] = static_cast<char>(wire >> (24 - 8 * i));
   frame[12] = NGHTTP2_STREAM_CLOSED;

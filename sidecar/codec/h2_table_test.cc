@@ -381,6 +381,19 @@ TEST(Http2Table, StreamErrors) {
   EXPECT_TRUE(closed.Feed(Request(3, Base("POST"), false) + Frame(kRst, 0, 3, U32(8))));
   EXPECT_TRUE(closed.Feed(Frame(kData, 0, 1, "x") + Frame(kData, 0, 3, "x")));
   EXPECT_EQ(closed.Said(), "rst 5;rst 5;");
+  // All of it in a connection's first bytes: our SETTINGS still come first.
+  base::ManualClock clock;
+  testing::Host host;
+  auto server = NewHttp2Server({}, &host, &clock);
+  io::Buffer in, out;
+  in.Append("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Frame(kSettings, 0, 0, "") + Request(1, Base("POST"), false) + Frame(kRst, 0, 1, U32(8)) +
+            Frame(kData, 0, 1, "x"));
+  EXPECT_TRUE(server->Feed(in));
+  server->Emit(out);
+  const std::string sent = out.ToString();
+  ASSERT_GT(sent.size(), 9u);
+  EXPECT_EQ(sent[3], kSettings);
+  EXPECT_NE(sent.find(Frame(kRst, 0, 1, U32(5))), std::string::npos);
 }
 
 // What was on its way when we reset the stream is nobody's fault.

@@ -71,26 +71,16 @@ int setsockopt(int fd, int level, int name, const void* value, socklen_t n) noex
 namespace weft::proxy::testing {
 namespace {
 
-struct Case {
-  bool down_h2, up_h2, tls;
-};
-class WarmRequest : public ::testing::TestWithParam<Case> {};
+class WarmRequest : public ::testing::TestWithParam<Legs> {};
 
 TEST_P(WarmRequest, AsksForNothingItNeedNot) {
   if (!kCounts) GTEST_SKIP() << "the sanitizer owns malloc and the socket calls";
   const auto [down_h2, up_h2, tls] = GetParam();
-  Pki pki;
-  ServerOptions options{.h2 = up_h2, .handler = [](ServerStream& s) {
+  Through through(GetParam(), [](ServerStream& s) {
     if (s.complete()) s.Respond("200", "hello", {{"content-type", "text/plain"}});
-  }};
-  if (tls) options.tls = pki.Server(kCart);
-  TestServer app(std::move(options));
-  Mesh mesh;
-  auto& cluster = mesh.AddCluster("app", {app.port()}, tls ? pki.Client(kFront, kCart, {up_h2 ? "h2" : "http/1.1"}) : nullptr);
-  cluster.protocol = up_h2 ? model::Cluster::kHttp2 : model::Cluster::kHttp1;
-  if (tls) mesh.server_tls = pki.Server(kFront);
-  mesh.Start();
-  TestClient c(mesh.port(), down_h2, tls ? pki.Client(kCart, kFront, {down_h2 ? "h2" : "http/1.1"}) : nullptr);
+  });
+  Mesh& mesh = through.mesh;
+  TestClient& c = *through.client;
   auto drain = [&] { mesh.plane->DrainRecords([](Record&) {}); };
   for (int i = 0; i < 1200; ++i) {  // past the ring's first round
     ASSERT_EQ(c.Get("/shop/cart?item=17").status, "200");
@@ -131,26 +121,30 @@ TEST(IdleConnection, IsSmall) {
   mesh.listener.filters = model::kTlsInspector | model::kHttpInspector;
   mesh.chain.match.transport_protocol = "raw_buffer";  // so that the first bytes are looked at
   mesh.Start();
-  auto open_and_ask = [&] {
-    io::Fd fd(socket(AF_INET, SOCK_STREAM, 0));
-    sockaddr_storage to;
-    const auto length = model::Address::FromIp("127.0.0.1", mesh.port())->ToSockaddr(&to);
-    EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&to), length), 0);
+  auto ask = [&](const io::Fd& fd) {
     constexpr std::string_view kAsk = "GET / HTTP/1.1\r\nhost: shop.test\r\n\r\n";
     EXPECT_EQ(write(fd.get(), kAsk.data(), kAsk.size()), static_cast<ssize_t>(kAsk.size()));
     char part[4096];
     for (ssize_t got = 0, n; got < 20'000 && (n = read(fd.get(), part, sizeof part)) > 0;) got += n;
     mesh.plane->DrainRecords([](Record&) {});
+  };
+  auto open_and_ask = [&] {
+    io::Fd fd(socket(AF_INET, SOCK_STREAM, 0));
+    sockaddr_storage to;
+    const auto length = model::Address::FromIp("127.0.0.1", mesh.port())->ToSockaddr(&to);
+    EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&to), length), 0);
+    ask(fd);
     return fd;
   };
+  // An answer out of a later turn: what the turns before it held is given back.
+  const io::Fd later = open_and_ask();
+  auto in_use = [&] { return ask(later), mallinfo2().uordblks; };
   std::vector<io::Fd> idle;
   idle.reserve(1000);
   for (int i = 0; i < 200; ++i) idle.push_back(open_and_ask());
-  usleep(50'000);  // the last one's flush, on the worker
-  const size_t before = mallinfo2().uordblks;
+  const size_t before = in_use();
   for (int i = 0; i < 400; ++i) idle.push_back(open_and_ask());
-  usleep(50'000);
-  const size_t each = (mallinfo2().uordblks - before) / 400;
+  const size_t each = (in_use() - before) / 400;
   printf("each idle connection: %zu bytes\n", each);
   // The object (480 with what malloc adds), its entry in the loop's table, and a share of what grows by leaps. A ring of
   // slices, a codec, or what was sniffed would be 300 and more.
@@ -158,8 +152,8 @@ TEST(IdleConnection, IsSmall) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, WarmRequest,
-                         ::testing::Values(Case{false, false, false}, Case{false, true, false}, Case{true, false, false},
-                                           Case{true, true, false}, Case{false, false, true}, Case{true, true, true}));
+                         ::testing::Values(Legs{false, false, false}, Legs{false, true, false}, Legs{true, false, false},
+                                           Legs{true, true, false}, Legs{false, false, true}, Legs{true, true, true}));
 
 }  // namespace
 }  // namespace weft::proxy::testing

@@ -53,7 +53,7 @@ namespace weft::proxy::testing {
 namespace {
 
 struct Case {
-  bool down_h2, up_h2, tls;
+  Legs legs;
   double down, both;  // copies of each byte of an answer, and of a body that comes back; at most
   size_t request;     // bytes copied for a small request, at most
 };
@@ -63,23 +63,15 @@ TEST_P(Copies, OfABody) {
   if (!kCounts) GTEST_SKIP() << "memcpy is the sanitizer's, or another processor's";
   const Case& p = GetParam();
   constexpr size_t kBody = 8 << 20;
-  Pki pki;
-  ServerOptions options{.h2 = p.up_h2, .handler = [](ServerStream& s) {
+  Through through(p.legs, [](ServerStream& s) {
     if (s.path() == "/echo") {
       if (!s.responded) s.Head("200");
       s.EchoBody();
     } else if (s.complete()) {
       s.Respond("200", s.path() == "/big" ? std::string(kBody, 'd') : "hello", {{"content-type", "text/plain"}});
     }
-  }};
-  if (p.tls) options.tls = pki.Server(kCart);
-  TestServer app(std::move(options));
-  Mesh mesh;
-  auto& cluster = mesh.AddCluster("app", {app.port()}, p.tls ? pki.Client(kFront, kCart, {p.up_h2 ? "h2" : "http/1.1"}) : nullptr);
-  cluster.protocol = p.up_h2 ? model::Cluster::kHttp2 : model::Cluster::kHttp1;
-  if (p.tls) mesh.server_tls = pki.Server(kFront);
-  mesh.Start();
-  TestClient c(mesh.port(), p.down_h2, p.tls ? pki.Client(kCart, kFront, {p.down_h2 ? "h2" : "http/1.1"}) : nullptr);
+  });
+  TestClient& c = *through.client;
   for (int i = 0; i < 50; ++i) ASSERT_EQ(c.Get("/").status, "200");
 
   auto copied = [&](auto&& f) {
@@ -93,8 +85,8 @@ TEST_P(Copies, OfABody) {
   const double down = copied([&] { ASSERT_EQ(c.Get("/big").body.size(), kBody); }) / kBody;
   const std::string body(kBody, 'u');
   const double both = copied([&] { ASSERT_EQ(c.Post("/echo", body).body.size(), kBody); }) / kBody;
-  printf("%s -> %s%s: a byte is copied %.2f times down, %.2f there and back; a small request copies %.0f bytes\n", p.down_h2 ? "h2" : "h1",
-         p.up_h2 ? "h2" : "h1", p.tls ? " (mTLS)" : "", down, both, small);
+  printf("%s -> %s%s: a byte is copied %.2f times down, %.2f there and back; a small request copies %.0f bytes\n", p.legs.down_h2 ? "h2" : "h1",
+         p.legs.up_h2 ? "h2" : "h1", p.legs.tls ? " (mTLS)" : "", down, both, small);
   EXPECT_LE(down, p.down);
   EXPECT_LE(both, p.both);
   EXPECT_LE(small, static_cast<double>(p.request));
@@ -103,9 +95,9 @@ TEST_P(Copies, OfABody) {
 // Blocks go through HTTP/1.1 as they came. nghttp2 hands out views into what it was fed, which are copied, and sends blocks as they
 // are. TLS: into the library's buffer, out of it, gathered into full records, and out of its other buffer.
 INSTANTIATE_TEST_SUITE_P(All, Copies,
-                         ::testing::Values(Case{false, false, false, 0.05, 0.05, 400}, Case{false, true, false, 1.05, 1.05, 400},
-                                           Case{true, false, false, 0.05, 1.05, 400}, Case{true, true, false, 1.05, 2.05, 400},
-                                           Case{false, false, true, 3.3, 6.9, 1200}, Case{true, true, true, 5.1, 10.2, 1200}));
+                         ::testing::Values(Case{{false, false, false}, 0.05, 0.05, 400}, Case{{false, true, false}, 1.05, 1.05, 400},
+                                           Case{{true, false, false}, 0.05, 1.05, 400}, Case{{true, true, false}, 1.05, 2.05, 400},
+                                           Case{{false, false, true}, 3.3, 6.9, 1200}, Case{{true, true, true}, 5.1, 10.2, 1200}));
 
 }  // namespace
 }  // namespace weft::proxy::testing

@@ -6,21 +6,13 @@
 namespace weft::proxy::testing {
 namespace {
 
-struct PairCase { bool down_h2, up_h2, tls; };
-class Pairs : public ::testing::TestWithParam<PairCase> {};
+class Pairs : public ::testing::TestWithParam<Legs> {};
 
 TEST_P(Pairs, RequestAndResponse) {
-  PairCase p = GetParam();
-  Pki pki;
-  ServerOptions o = Echo(p.up_h2);
-  if (p.tls) o.tls = pki.Server(kCart);
-  TestServer app(std::move(o));
-  Mesh mesh;
-  auto& cluster = mesh.AddCluster("app", {app.port()}, p.tls ? pki.Client(kFront, kCart, {p.up_h2 ? "h2" : "http/1.1"}) : nullptr);
-  cluster.protocol = p.up_h2 ? model::Cluster::kHttp2 : model::Cluster::kHttp1;
-  if (p.tls) mesh.server_tls = pki.Server(kFront);
-  mesh.Start();
-  TestClient c(mesh.port(), p.down_h2, p.tls ? pki.Client(kCart, kFront, {p.down_h2 ? "h2" : "http/1.1"}) : nullptr);
+  const Legs p = GetParam();
+  Through through(p, Echo().handler);
+  Mesh& mesh = through.mesh;
+  TestClient& c = *through.client;
   for (int i = 0; i < 3; ++i) {
     Reply r = c.Get("/a?b=" + std::to_string(i));
     ASSERT_EQ(r.status, "200") << i;
@@ -36,7 +28,7 @@ TEST_P(Pairs, RequestAndResponse) {
   Reply r = c.Post("/big", big);
   ASSERT_EQ(r.status, "200");
   EXPECT_TRUE(r.body == big) << r.body.size();
-  EXPECT_EQ(app.connections(), 1);
+  EXPECT_EQ(through.app.connections(), 1);
   for (int i = 0; i < 3; ++i) {
     Record rec = mesh.NextRecord();
     EXPECT_EQ(rec.status, 200u);
@@ -74,7 +66,7 @@ TEST(Grpc, TrailersAndStatus) {
 
 class Tunnels : public Pairs {};
 TEST_P(Tunnels, WebSocket) {
-  PairCase p = GetParam();
+  Legs p = GetParam();
   TestServer app({.h2 = p.up_h2, .handler = [](ServerStream& s) {
     if (!s.responded) s.Head("200");
     s.EchoBody();
@@ -105,17 +97,17 @@ TEST_P(Tunnels, WebSocket) {
   EXPECT_EQ(rec.response_bytes, 15u);
 }
 
-std::string Name(const ::testing::TestParamInfo<PairCase>& i) {
+std::string Name(const ::testing::TestParamInfo<Legs>& i) {
   return std::string(i.param.down_h2 ? "h2" : "h1") + "_" + (i.param.up_h2 ? "h2" : "h1") + (i.param.tls ? "_tls" : "");
 }
 INSTANTIATE_TEST_SUITE_P(All, Tunnels,
-                         ::testing::Values(PairCase{false, false, false}, PairCase{false, true, false}, PairCase{true, false, false},
-                                           PairCase{true, true, false}),
+                         ::testing::Values(Legs{false, false, false}, Legs{false, true, false}, Legs{true, false, false},
+                                           Legs{true, true, false}),
                          Name);
 INSTANTIATE_TEST_SUITE_P(All, Pairs,
-                         ::testing::Values(PairCase{false, false, false}, PairCase{false, true, false}, PairCase{true, false, false},
-                                           PairCase{true, true, false}, PairCase{false, false, true}, PairCase{false, true, true},
-                                           PairCase{true, false, true}, PairCase{true, true, true}),
+                         ::testing::Values(Legs{false, false, false}, Legs{false, true, false}, Legs{true, false, false},
+                                           Legs{true, true, false}, Legs{false, false, true}, Legs{false, true, true},
+                                           Legs{true, false, true}, Legs{true, true, true}),
                          Name);
 
 TEST(Failures, NoRouteNoClusterNoHost) {

@@ -1,7 +1,10 @@
-// Test support: an echo server, a certificate authority with mesh identities, a port nobody listens on.
+// Test support: an echo server, a certificate authority with mesh identities, a port nobody listens on, a whole way through a plane.
 #pragma once
 
 #include <gtest/gtest.h>
+
+#include <functional>
+#include <optional>
 
 #include "sidecar/proxy/testing/harness.h"
 #include "sidecar/tls/test_ca.h"
@@ -59,5 +62,23 @@ inline uint16_t ClosedPort() {
   TestServer gone({.handler = [](ServerStream&) {}});
   return gone.port();
 }
+
+// An application behind a plane, and its client: each leg in its version of HTTP, both in plaintext or both in mutual TLS.
+struct Legs { bool down_h2, up_h2, tls; };
+struct Through {
+  Through(const Legs& legs, std::function<void(ServerStream&)> handler)
+      : app({.h2 = legs.up_h2, .tls = legs.tls ? pki.Server(kCart) : nullptr, .handler = std::move(handler)}) {
+    const auto version = [](bool h2) { return std::vector<std::string>{h2 ? "h2" : "http/1.1"}; };
+    auto& cluster = mesh.AddCluster("app", {app.port()}, legs.tls ? pki.Client(kFront, kCart, version(legs.up_h2)) : nullptr);
+    cluster.protocol = legs.up_h2 ? model::Cluster::kHttp2 : model::Cluster::kHttp1;
+    if (legs.tls) mesh.server_tls = pki.Server(kFront);
+    mesh.Start();
+    client.emplace(mesh.port(), legs.down_h2, legs.tls ? pki.Client(kCart, kFront, version(legs.down_h2)) : nullptr);
+  }
+  Pki pki;
+  TestServer app;
+  Mesh mesh;
+  std::optional<TestClient> client;
+};
 
 }  // namespace weft::proxy::testing
