@@ -137,9 +137,10 @@ bool Http1Server::HeadDone() {
   if (!info_.has_host && info_.http10 && !info_.absolute) authority_.assign("localhost");
   if (!info_.has_host && !info_.http10) return Bad(400, "http1.missing_host");
   if (info_.has_host && !http::ValidAuthority(authority_)) return Bad(400, "http1.invalid_host");
-  if (!info_.absolute && !connect_) head.Set(Token::kAuthority, authority_);
+  const bool from_host = !info_.absolute && !connect_;
+  if (from_host) head.Set(Token::kAuthority, authority_);
   if (info_.connection_close || (info_.http10 && !info_.connection_keep_alive)) close_after_ = true;
-  const Verdict v = CheckRequestHead(head, limits_);
+  const Verdict v = CheckRequestHead(head, limits_, from_host);
   if (v.status != 0) return Bad(v.status, v.detail);
 
   upgrade_ = info_.upgrade_websocket && info_.connection_upgrade && !info_.http10 && !connect_ && head.Value(Token::kMethod) == "GET";

@@ -100,20 +100,20 @@ bool ShadowsKnownName(std::string_view name) {
          d.starts_with("x-forwarded-") || d == "x-real-ip";
 }
 
-Verdict CheckRequestHead(const http::HeaderMap& head, const Limits& limits) {
+Verdict CheckRequestHead(const http::HeaderMap& head, const Limits& limits, bool authority_is_valid) {
   const std::string_view method = head.Value(Token::kMethod), authority = head.Value(Token::kAuthority);
   const std::string_view path = head.Value(Token::kPath), scheme = head.Value(Token::kScheme);
   const auto protocol = head.Get(Token::kProtocol);
   if (!ValidToken(method)) return {400, "http.invalid_method"};
   if (method == "TRACE" || method == "TRACK") return {405, "http.method_not_allowed"};
   if (authority.empty()) return {400, "http.missing_authority"};
-  const auto host = http::ParseAuthority(authority);
-  if (!host) return {400, "http.invalid_authority"};
+  std::optional<http::HostPort> host;
+  if (!authority_is_valid && !(host = http::ParseAuthority(authority))) return {400, "http.invalid_authority"};
   if (protocol) {
     if (method != "CONNECT" || !ValidToken(*protocol)) return {400, "http.invalid_protocol"};
   } else if (method == "CONNECT") {
     if (head.Has(Token::kPath) || head.Has(Token::kScheme)) return {400, "http.connect_with_path"};
-    if (host->port == 0) return {400, "http.connect_without_port"};
+    if (!host || host->port == 0) return {400, "http.connect_without_port"};
     return {};
   }
   if (path.size() > limits.max_target_bytes) return {414, "http.target_too_long"};

@@ -43,7 +43,7 @@ struct Verdict {
   const char* detail = "";
 };
 // Method, target, authority, scheme and tunnel form of a complete request head. Values are not changed.
-Verdict CheckRequestHead(const http::HeaderMap& head, const Limits& limits);
+Verdict CheckRequestHead(const http::HeaderMap& head, const Limits& limits, bool authority_is_valid = false);
 
 // May the field go out at all (name and value stand in a message, not hop-by-hop, not a pseudo-header)?
 bool Sendable(const http::HeaderMap::Entry& e);

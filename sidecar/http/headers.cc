@@ -1,70 +1,90 @@
 #include "sidecar/http/headers.h"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace weft::http {
 
+void HeaderMap::Grow(size_t n) {
+  const size_t need = text_ + count_ * sizeof(Field) + n + sizeof(Field);
+  HeaderMap larger;
+  larger.capacity_ = static_cast<uint32_t>((std::max<size_t>(2 * need, 512) + 15) / 16 * 16);
+  larger.memory_.reset(new char[larger.capacity_]);
+  CopyTo(larger);
+  Swap(larger);
+}
+
+void HeaderMap::GrowAndAdd(Token token, std::string_view value) {
+  const std::string kept(value);  // it may point into this map
+  Grow(value.size());
+  Add(token, kept);
+}
+
+void HeaderMap::GrowAndAdd(std::string_view lower_name, std::string_view value) {
+  const std::string kept_name(lower_name), kept(value);
+  Grow(lower_name.size() + value.size());
+  Add(kept_name, kept);
+}
+
 void HeaderMap::Add(Token token, std::string_view value) {
-  const auto at = static_cast<uint32_t>(text_.size());
-  text_.append(value);
-  codes_.push_back(static_cast<uint8_t>(token));
-  spans_.push_back({0, 0, at, static_cast<uint32_t>(value.size())});
+  if (!Fits(value.size())) [[unlikely]] return GrowAndAdd(token, value);
+  const auto n = static_cast<uint32_t>(value.size());
+  field(count_++) = {Append(value), n, 0, 0, static_cast<uint8_t>(token)};
   present_ |= uint64_t{1} << static_cast<int>(token);
-  ++live_, bytes_ += static_cast<uint32_t>(TokenName(token).size() + value.size());
+  ++live_, bytes_ += static_cast<uint32_t>(TokenName(token).size()) + n;
 }
 
 void HeaderMap::Add(std::string_view lower_name, std::string_view value) {
   const Token token = FindToken(lower_name);
   if (token != Token::kCustom) return Add(token, value);
-  const auto at = static_cast<uint32_t>(text_.size());
+  if (!Fits(lower_name.size() + value.size())) [[unlikely]] return GrowAndAdd(lower_name, value);
   const auto name_len = static_cast<uint32_t>(lower_name.size()), value_len = static_cast<uint32_t>(value.size());
-  // One growth for both, before the first copy: either view may point into this map's own text.
-  if (text_.capacity() - text_.size() < name_len + value_len) {
-    std::string grown;
-    grown.reserve((text_.size() + name_len + value_len) * 2);
-    grown.append(text_).append(lower_name).append(value);
-    text_.swap(grown);
-  } else {
-    text_.append(lower_name).append(value);
-  }
-  codes_.push_back(static_cast<uint8_t>(Token::kCustom));
-  spans_.push_back({at, name_len, at + name_len, value_len});
+  const uint32_t name = Append(lower_name);
+  field(count_++) = {Append(value), value_len, name, name_len, static_cast<uint8_t>(Token::kCustom)};
   ++live_, bytes_ += name_len + value_len;
 }
 
+void HeaderMap::GrowAndSet(uint32_t i, std::string_view value) {
+  const std::string kept(value);
+  Grow(value.size());
+  SetAt(i, kept);
+}
+
 void HeaderMap::SetAt(uint32_t i, std::string_view value) {
-  Span& s = spans_[i];
-  bytes_ += static_cast<uint32_t>(value.size()) - s.value_len;
-  if (value.size() <= s.value_len) {
-    memmove(text_.data() + s.value, value.data(), value.size());
+  if (value.size() > field(i).value_len && !Fits(value.size())) [[unlikely]] return GrowAndSet(i, value);
+  Field& f = field(i);
+  bytes_ += static_cast<uint32_t>(value.size()) - f.value_len;
+  if (value.size() <= f.value_len) {
+    memmove(memory_.get() + f.value, value.data(), value.size());
   } else {
-    s.value = static_cast<uint32_t>(text_.size());
-    text_.append(value);
+    f.value = Append(value);
   }
-  s.value_len = static_cast<uint32_t>(value.size());
+  f.value_len = static_cast<uint32_t>(value.size());
 }
 
 void HeaderMap::ExtendLast(std::string_view more) {
-  if (spans_.empty() || more.empty()) return;
-  Span& s = spans_.back();
-  const uint32_t before = s.value_len;
-  if (s.value_len > 0) text_.push_back(' '), ++s.value_len;
-  text_.append(more);
-  s.value_len += static_cast<uint32_t>(more.size());
-  bytes_ += s.value_len - before;
+  if (count_ == 0 || more.empty()) return;
+  if (!Fits(more.size() + 1)) Grow(more.size() + 1);
+  Field& f = field(count_ - 1);
+  const uint32_t before = f.value_len;
+  if (f.value_len > 0) Append(" "), ++f.value_len;
+  Append(more);
+  f.value_len += static_cast<uint32_t>(more.size());
+  bytes_ += f.value_len - before;
 }
 
 void HeaderMap::RemoveAt(uint32_t i) {
   const Entry e{this, i};
   --live_, bytes_ -= static_cast<uint32_t>(e.name().size() + e.value().size());
-  codes_[i] = kRemoved;
+  field(i).code = kRemoved;
 }
 
 void HeaderMap::Set(Token token, std::string_view value) {
   if (!Has(token)) return Add(token, value);
   bool found = false;
-  for (uint32_t i = 0; i < codes_.size(); ++i) {
-    if (codes_[i] != static_cast<uint8_t>(token)) continue;
+  for (uint32_t i = 0; i < count_; ++i) {
+    if (field(i).code != static_cast<uint8_t>(token)) continue;
     if (found) {
       RemoveAt(i);
     } else {
@@ -77,7 +97,7 @@ void HeaderMap::Set(std::string_view lower_name, std::string_view value) {
   const Token token = FindToken(lower_name);
   if (token != Token::kCustom) return Set(token, value);
   bool found = false;
-  for (uint32_t i = 0; i < codes_.size(); ++i) {
+  for (uint32_t i = 0; i < count_; ++i) {
     if (!IsCustom(i, lower_name)) continue;
     if (found) {
       RemoveAt(i);
@@ -90,8 +110,8 @@ void HeaderMap::Set(std::string_view lower_name, std::string_view value) {
 
 void HeaderMap::Remove(Token token) {
   if (!Has(token)) return;
-  for (uint32_t i = 0; i < codes_.size(); ++i) {
-    if (codes_[i] == static_cast<uint8_t>(token)) RemoveAt(i);
+  for (uint32_t i = 0; i < count_; ++i) {
+    if (field(i).code == static_cast<uint8_t>(token)) RemoveAt(i);
   }
   present_ &= ~(uint64_t{1} << static_cast<int>(token));
 }
@@ -99,21 +119,21 @@ void HeaderMap::Remove(Token token) {
 void HeaderMap::Remove(std::string_view lower_name) {
   const Token token = FindToken(lower_name);
   if (token != Token::kCustom) return Remove(token);
-  for (uint32_t i = 0; i < codes_.size(); ++i) {
+  for (uint32_t i = 0; i < count_; ++i) {
     if (IsCustom(i, lower_name)) RemoveAt(i);
   }
 }
 
 bool HeaderMap::IsCustom(uint32_t i, std::string_view lower_name) const {
-  if (codes_[i] != static_cast<uint8_t>(Token::kCustom)) return false;
-  const Span& s = spans_[i];
-  return s.name_len == lower_name.size() && memcmp(text_.data() + s.name, lower_name.data(), s.name_len) == 0;
+  if (field(i).code != static_cast<uint8_t>(Token::kCustom)) return false;
+  const Field& f = field(i);
+  return f.name_len == lower_name.size() && memcmp(memory_.get() + f.name, lower_name.data(), f.name_len) == 0;
 }
 
 std::optional<std::string_view> HeaderMap::Get(std::string_view lower_name) const {
   const Token token = FindToken(lower_name);
   if (token != Token::kCustom) return Get(token);
-  for (uint32_t i = 0; i < codes_.size(); ++i) {
+  for (uint32_t i = 0; i < count_; ++i) {
     if (IsCustom(i, lower_name)) return Entry{this, i}.value();
   }
   return std::nullopt;
@@ -123,8 +143,8 @@ std::optional<std::string_view> HeaderMap::Joined(std::string_view lower_name, s
   const Token token = FindToken(lower_name);
   std::optional<std::string_view> first;
   bool joined = false;
-  for (uint32_t i = 0; i < codes_.size(); ++i) {
-    const bool match = token != Token::kCustom ? codes_[i] == static_cast<uint8_t>(token) : IsCustom(i, lower_name);
+  for (uint32_t i = 0; i < count_; ++i) {
+    const bool match = token != Token::kCustom ? field(i).code == static_cast<uint8_t>(token) : IsCustom(i, lower_name);
     if (!match) continue;
     const std::string_view v = Entry{this, i}.value();
     if (!first) {
@@ -140,10 +160,19 @@ std::optional<std::string_view> HeaderMap::Joined(std::string_view lower_name, s
 
 void HeaderMap::CopyTo(HeaderMap& to) const {
   if (&to == this) return;
-  to.codes_.assign(codes_.begin(), codes_.end());
-  to.spans_.assign(spans_.begin(), spans_.end());
-  to.text_.assign(text_);
+  to.Clear();
+  if (count_ == 0) return;
+  const size_t fields = count_ * sizeof(Field);
+  if (to.capacity_ < text_ + fields) to.Grow(text_ + fields);
+  memcpy(to.memory_.get(), memory_.get(), text_);
+  memcpy(to.memory_.get() + to.capacity_ - fields, memory_.get() + capacity_ - fields, fields);
+  to.text_ = text_, to.count_ = count_;
   to.live_ = live_, to.bytes_ = bytes_, to.present_ = present_;
+}
+
+void HeaderMap::Swap(HeaderMap& o) noexcept {
+  std::swap(memory_, o.memory_), std::swap(capacity_, o.capacity_), std::swap(text_, o.text_), std::swap(count_, o.count_);
+  std::swap(live_, o.live_), std::swap(bytes_, o.bytes_), std::swap(present_, o.present_);
 }
 
 std::string HeaderMap::ToString() const {

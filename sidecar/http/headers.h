@@ -1,4 +1,4 @@
-// Header fields: names known to the proxy are one-byte tokens, bytes live in one arena per map.
+// Header fields: names known to the proxy are one-byte tokens; text and fields share one piece of memory per map.
 //
 //   HeaderMap h;
 //   h.Add(Token::kPath, "/cart");            // pseudo-headers are entries too, first in order
@@ -6,15 +6,15 @@
 //   if (auto v = h.Get(Token::kHost)) ...
 //   for (const auto& e : h) e.name(), e.value();
 //
-// Lookups by token test one bit, then scan one byte array; order of fields is kept; removal marks. Clear() keeps the memory, so a reused
+// Lookups by token test one bit, then scan the fields; their order is kept; removal marks. Clear() keeps the memory, so a reused
 // map allocates nothing in the steady state. Views stay valid until the next change of the map.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "sidecar/http/tokens.h"
 
@@ -25,16 +25,15 @@ class HeaderMap {
   struct Entry {
     const HeaderMap* map;
     uint32_t index;
-    Token token() const { return static_cast<Token>(map->codes_[index]); }
+    Token token() const { return static_cast<Token>(map->field(index).code); }
     std::string_view name() const {
-      const Token t = token();
-      if (t != Token::kCustom) return TokenName(t);
-      const Span& s = map->spans_[index];
-      return {map->text_.data() + s.name, s.name_len};
+      const Field& f = map->field(index);
+      if (f.code != 0) return TokenName(static_cast<Token>(f.code));
+      return {map->memory_.get() + f.name, f.name_len};
     }
     std::string_view value() const {
-      const Span& s = map->spans_[index];
-      return {map->text_.data() + s.value, s.value_len};
+      const Field& f = map->field(index);
+      return {map->memory_.get() + f.value, f.value_len};
     }
   };
   class Iterator {
@@ -46,16 +45,22 @@ class HeaderMap {
     bool operator!=(const Iterator& o) const { return e_.index != o.e_.index; }
 
    private:
-    void Skip() { while (e_.index < e_.map->codes_.size() && e_.map->codes_[e_.index] == kRemoved) ++e_.index; }
+    void Skip() { while (e_.index < e_.map->count_ && e_.map->field(e_.index).code == kRemoved) ++e_.index; }
     Entry e_;
   };
 
+  HeaderMap() = default;
+  HeaderMap(const HeaderMap& o) { o.CopyTo(*this); }
+  HeaderMap(HeaderMap&& o) noexcept { Swap(o); }
+  HeaderMap& operator=(HeaderMap o) noexcept { Swap(o); return *this; }
+
   Iterator begin() const { return {this, 0}; }
-  Iterator end() const { return {this, static_cast<uint32_t>(codes_.size())}; }
+  Iterator end() const { return {this, count_}; }
   size_t size() const { return live_; }   // fields
   size_t bytes() const { return bytes_; } // names + values
+  size_t memory() const { return capacity_; }
   bool empty() const { return live_ == 0; }
-  void Clear() { codes_.clear(), spans_.clear(), text_.clear(), live_ = bytes_ = 0, present_ = 0; }
+  void Clear() { text_ = count_ = live_ = bytes_ = 0, present_ = 0; }
 
   void Add(Token token, std::string_view value);
   void Add(std::string_view lower_name, std::string_view value);  // finds the token itself
@@ -70,8 +75,8 @@ class HeaderMap {
   // The first value.
   std::optional<std::string_view> Get(Token token) const {
     if (!Has(token)) return std::nullopt;
-    for (uint32_t i = 0; i < codes_.size(); ++i) {
-      if (codes_[i] == static_cast<uint8_t>(token)) return Entry{this, i}.value();
+    for (uint32_t i = 0; i < count_; ++i) {
+      if (field(i).code == static_cast<uint8_t>(token)) return Entry{this, i}.value();
     }
     return std::nullopt;
   }
@@ -87,16 +92,34 @@ class HeaderMap {
  private:
   friend struct Entry;
   static constexpr uint8_t kRemoved = 255;
-  struct Span { uint32_t name, name_len, value, value_len; };
+  struct Field {
+    uint32_t value, value_len, name;   // into the text
+    uint32_t name_len : 24, code : 8;  // Token, or kRemoved; known names are not in the text
+  };
+  const Field& field(uint32_t i) const { return *(reinterpret_cast<const Field*>(memory_.get() + capacity_) - 1 - i); }
+  Field& field(uint32_t i) { return *(reinterpret_cast<Field*>(memory_.get() + capacity_) - 1 - i); }
+  // Whether n bytes of text and one field more fit.
+  bool Fits(size_t n) const { return capacity_ - text_ - count_ * sizeof(Field) >= n + sizeof(Field); }
+  void Grow(size_t n);
+  // Apart, so that the usual way needs no stack of its own.
+  [[gnu::noinline]] void GrowAndAdd(Token token, std::string_view value);
+  [[gnu::noinline]] void GrowAndAdd(std::string_view lower_name, std::string_view value);
+  [[gnu::noinline]] void GrowAndSet(uint32_t i, std::string_view value);
+  uint32_t Append(std::string_view text) {  // there is room for it
+    const uint32_t at = text_;
+    text.copy(memory_.get() + at, text.size());
+    text_ += static_cast<uint32_t>(text.size());
+    return at;
+  }
   void SetAt(uint32_t i, std::string_view value);
   bool IsCustom(uint32_t i, std::string_view lower_name) const;
   void RemoveAt(uint32_t i);
+  void Swap(HeaderMap& o) noexcept;
 
-  std::vector<uint8_t> codes_;   // Token, or kRemoved
-  std::vector<Span> spans_;      // into text_; name is unused for known tokens
-  std::string text_;
-  uint64_t present_ = 0;         // a bit for each known token in the map: most look-ups are for what is not there
+  std::unique_ptr<char[]> memory_;  // text from the front, fields from the back
+  uint32_t capacity_ = 0, text_ = 0, count_ = 0;
   uint32_t live_ = 0, bytes_ = 0;
+  uint64_t present_ = 0;         // a bit for each known token in the map: most look-ups are for what is not there
 };
 
 }  // namespace weft::http

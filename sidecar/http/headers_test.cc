@@ -61,5 +61,37 @@ TEST(HeaderMap, ValuesMayComeFromTheMapItself) {
   EXPECT_EQ(h.Get("host"), std::string(40, 'v'));
 }
 
+TEST(HeaderMap, GrowsWithoutLosingAnything) {
+  HeaderMap h;
+  std::string expected;
+  for (int i = 0; i < 300; ++i) {
+    const std::string name = "x-" + std::to_string(i), value(static_cast<size_t>(i * 7 % 600), static_cast<char>('a' + i % 26));
+    if (i % 3 == 0) {
+      h.Add(Token::kCookie, value), expected += "cookie: " + value + "\n";
+    } else {
+      h.Add(name, value), expected += name + ": " + value + "\n";
+    }
+    ASSERT_EQ(h.ToString(), expected) << i;
+  }
+  HeaderMap copy = h, moved = std::move(h);
+  EXPECT_EQ(copy.ToString(), expected);
+  EXPECT_EQ(moved.ToString(), expected);
+  EXPECT_EQ(copy.bytes(), moved.bytes());
+  copy.ExtendLast(std::string(100'000, 'z'));
+  EXPECT_EQ(copy.ToString().size(), expected.size() + 100'001);
+  const size_t memory = copy.memory();
+  moved.CopyTo(copy);
+  EXPECT_EQ(copy.ToString(), expected);
+  EXPECT_EQ(copy.memory(), memory);
+  copy.Clear();
+  for (int i = 0; i < 300; ++i) copy.Add("x-again", "v");
+  EXPECT_EQ(copy.memory(), memory);
+  copy = HeaderMap();
+  EXPECT_EQ(copy.memory(), 0u);
+  copy.CopyTo(moved);
+  EXPECT_TRUE(moved.empty());
+  EXPECT_EQ(moved.ToString(), "");
+}
+
 }  // namespace
 }  // namespace weft::http

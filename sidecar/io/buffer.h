@@ -74,7 +74,7 @@ class Buffer {
   void Move(Buffer& from);              // all of it, to our end
   void Move(Buffer& from, size_t n);    // its first n bytes (n <= from.size())
   void Consume(size_t n);               // drops the first n bytes (n <= size())
-  void Clear() { Consume(size_); }
+  void Clear() { if (size_) Consume(size_); }
   // Takes a counted copy of the first n bytes, for replay; nothing is copied.
   void ShareTo(Buffer& to, size_t n) const;
 

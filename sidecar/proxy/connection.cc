@@ -250,15 +250,18 @@ bool Connection::OriginalTarget(const model::Cluster& cluster, model::Address* t
   return listener_->config->transparent || !(*to == local());
 }
 
-void Connection::Describe(Record& r) const {
+void Connection::Place(Record& r) const {
   switch (listener_->config->direction) {
     case model::Listener::kInbound: r.direction = Direction::kInbound; break;
     case model::Listener::kOutbound: r.direction = Direction::kOutbound; break;
     default: r.direction = Direction::kUnspecified;
   }
-  r.listener = listener_->config->name;
   r.connection_id = id_;
   r.downstream_remote = r.downstream_direct_remote = peer(), r.downstream_local = destination();
+}
+
+void Connection::Describe(Record& r) const {
+  r.listener = listener_->config->name;
   r.requested_server_name = server_name();
   if (chain_) {
     r.filter_chain = chain_->name;
@@ -266,10 +269,7 @@ void Connection::Describe(Record& r) const {
   }
   if (const tls::Engine* e = tls()) {
     r.tls_version = e->version(), r.tls_cipher = e->cipher();
-    if (const tls::PeerInfo* p = e->peer().get()) {
-      r.peer_identity = p->spiffe_id.empty() && !p->uri_sans.empty() ? p->uri_sans[0] : p->spiffe_id;
-      r.peer_subject = p->subject;
-    }
+    if (const tls::PeerInfo* p = e->peer().get()) r.peer_identity = p->identity(), r.peer_subject = p->subject;
   }
   r.local_identity = core_->options().sidecar_identity;
 }
@@ -278,7 +278,7 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
                                std::string_view tls_detail) {
   auto owned = core_->NewRecord();
   Record& r = *owned;
-  Describe(r);
+  Place(r), Describe(r);
   const uint64_t took = core_->loop()->now() - started_ns_;
   r.start_unix_ns = core_->loop()->wall_now() - took;
   r.duration_ns = static_cast<int64_t>(took);
@@ -297,9 +297,10 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
 
 void Connection::OnReady(uint32_t events) {
   if (state_ == State::kClosed) return;
+  const bool was_full = !transport_.can_send_now();
   transport_.OnReady(events);
   if (state_ == State::kTcp) return relay_->OnDownstream(events);
-  if (events & io::kWritable) MarkDirty();
+  if (was_full && (events & io::kWritable)) MarkDirty();
   if (events & (io::kReadable | io::kHangup)) Input();
 }
 

@@ -55,7 +55,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const tls::PeerInfo* peer_info() const { return tls() ? tls()->peer().get() : nullptr; }
   std::string_view server_name() const { return rare_ && !rare_->sni.empty() ? rare_->sni : tls() ? tls()->sni() : ""; }
   uint64_t id() const { return id_; }
-  // The part of a record that is the same for everything on this connection.
+  // The part of a record that is the same for everything on this connection: where it runs, and the texts about it.
+  void Place(Record& record) const;
   void Describe(Record& record) const;
 
   // HTTP/2: GOAWAY in two steps a second apart; HTTP/1: "connection: close" with the next answer, and with the second

@@ -10,12 +10,15 @@
 namespace weft::proxy {
 namespace {
 constexpr uint64_t kHeadersTimeoutNs = 10 * base::kSecond;
-constexpr size_t kKeepHeadBytes = 8 * 1024;
+constexpr size_t kKeepHead = 16 * 1024;
 
 void ClearInbound(codec::Inbound& in) {
   in.bits = 0, in.reset = codec::ResetCode::kNoError, in.error_status = 0, in.error_detail = "";
-  if (in.head.bytes() > kKeepHeadBytes) in.head = http::HeaderMap();  // a few big ones must not make all of them big
-  in.head.Clear(), in.trailers.Clear(), in.interim.Clear(), in.body.Clear();
+  for (http::HeaderMap* map : {&in.head, &in.trailers, &in.interim}) {
+    if (map->memory() > kKeepHead) *map = http::HeaderMap();  // a few big ones must not make all of them big
+    map->Clear();
+  }
+  in.body.Clear();
   in.body_bytes = in.head_bytes = 0;
 }
 }  // namespace
@@ -33,12 +36,12 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   conn_ = c, id_ = id;
   phase_ = Phase::kHead;
   timers_ = 0, next_filter_ = 0;
-  head_seen_ = filters_done_ = counted_active_ = false;
+  head_seen_ = counted_active_ = told_ = false;
   grpc_ = head_request_ = upgrade_ = overloaded_ = false;
   request_sent_ = request_end_seen_ = request_abandoned_ = false;
-  response_begun_ = response_ended_ = response_no_body_ = false;
+  response_begun_ = response_ended_ = false;
   holds_request_ = holds_retry_ = holds_host_ = fault_counted_ = fault_abort_due_ = false;
-  attempt_open_ = head_sent_ = upstream_end_seen_ = false;
+  attempt_open_ = head_sent_ = false;
   replayable_ = true;
   started_ns_ = last_activity_ns_ = core_->loop()->now();
   idle_ns_ = route_timeout_ns_ = grpc_timeout_ns_ = 0, replay_limit_ = 64 * 1024;
@@ -102,15 +105,10 @@ void Exchange::OnHead() {
   cells.Add(stats.rq_active);
   cells.Add(conn_->http2() ? stats.rq_http2_total : stats.rq_http1_total);
   snapshot_ = core_->Snapshot();
-  conn_->Describe(*record_);
-  record_->stat_prefix = hcm.stat_prefix;
-  record_->protocol = conn_->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
-  record_->access_logs = hcm.access_logs ? hcm.access_logs : conn_->listener().config->access_logs;
+  BeginRecord();
   http::HeaderMap& head = down_.head;
-  record_->method = head.Value(Token::kMethod), record_->path = head.Value(Token::kPath);
-  record_->authority = head.Value(Token::kAuthority), record_->user_agent = head.Value(Token::kUserAgent);
-  record_->request_header_bytes = down_.head_bytes;
-  head_request_ = record_->method == "HEAD";
+  const std::string_view method = head.Value(Token::kMethod);
+  head_request_ = method == "HEAD";
   grpc_ = head.Value(Token::kContentType).starts_with("application/grpc");
   record_->grpc = grpc_;
   if (down_.bits & In::kMalformed) {
@@ -121,11 +119,11 @@ void Exchange::OnHead() {
     return LocalReply(status, down_.error_detail, http::ReasonPhrase(static_cast<int>(status)));
   }
   if (hcm.common.underscores != model::HttpCommonOptions::kAllow && !UnderscoresAllowed()) return LocalReply(400, "unexpected_underscore", "");
-  upgrade_ = record_->method == "CONNECT";
+  upgrade_ = method == "CONNECT";
   if (hcm.request_timeout_ns && !upgrade_ && !RequestEnded()) core_->loop()->Arm(&head_timer_, hcm.request_timeout_ns);
   record_->websocket = upgrade_ && head.Value(Token::kProtocol) == "websocket";
   SetIdle(hcm.stream_idle_timeout_ns);
-  if (!upgrade_ && record_->path.starts_with('/')) {
+  if (!upgrade_ && head.Value(Token::kPath).starts_with('/')) {
     http::PathOptions options;
     options.merge_slashes = hcm.merge_slashes;
     options.reject_encoded_slash = hcm.escaped_slashes == model::HttpConnectionManager::kReject;
@@ -167,8 +165,7 @@ void Exchange::HandleTimers() {
   if (fired & kHeadTimer && phase_ == Phase::kHead) {
     cells.Add(stats.rq_header_timeout);
     snapshot_ = core_->Snapshot();
-    conn_->Describe(*record_);
-    record_->access_logs = conn_->hcm().access_logs;
+    BeginRecord();
     LocalReply(408, "request_header_timeout", "request header timeout");
     return;
   }
@@ -423,11 +420,29 @@ void Exchange::Reap() {
   core_->FreeExchange(this);
 }
 
+// What the connection and the request say, as it came. Texts cost a copy each: where nobody reads the record it does without.
+void Exchange::BeginRecord() {
+  const auto& hcm = conn_->hcm();
+  record_->access_logs = hcm.access_logs ? hcm.access_logs : conn_->listener().config->access_logs;
+  told_ = core_->options().all_records || record_->access_logs;
+  conn_->Place(*record_);
+  record_->protocol = conn_->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
+  record_->request_header_bytes = down_.head_bytes;
+  if (!told_) return;
+  conn_->Describe(*record_);
+  record_->stat_prefix = hcm.stat_prefix;
+  if (!(down_.bits & (In::kHead | In::kMalformed))) return;  // it never came
+  const http::HeaderMap& head = down_.head;
+  record_->method = head.Value(Token::kMethod), record_->path = head.Value(Token::kPath);
+  record_->authority = head.Value(Token::kAuthority), record_->user_agent = head.Value(Token::kUserAgent);
+}
+
 void Exchange::FillRecord() {
   record_->duration_ns = Since();
   record_->request_bytes = down_.body_bytes;
-  if (record_->detail.empty()) record_->detail = "via_upstream";
   record_->grpc = grpc_;
+  if (!told_) return;
+  if (record_->detail.empty()) record_->detail = "via_upstream";
   if (record_->access_logs) Capture(down_.head, record_->access_logs->request_headers, record_->request_headers);
   if (record_->authority.empty()) record_->authority = down_.head.Value(Token::kAuthority);
 }

@@ -94,6 +94,7 @@ class Exchange final : public base::ListNode {
   std::string Expand(const std::string& format);
   void Capture(const http::HeaderMap& from, const std::vector<std::string>& names, http::HeaderMap& to);
 
+  void BeginRecord();
   void FillRecord();
   int64_t Since() const { return static_cast<int64_t>(core_->loop()->now() - started_ns_); }
   bool RequestEnded() const { return down_.bits & codec::Inbound::kEnd; }
@@ -112,12 +113,13 @@ class Exchange final : public base::ListNode {
   codec::StreamId id_ = 0;
   Phase phase_ = Phase::kDone;
   uint8_t timers_ = 0, next_filter_ = 0;
-  bool head_seen_ = false, filters_done_ = false, counted_active_ = false;
+  bool head_seen_ = false, counted_active_ = false;
+  bool told_ = false;  // somebody reads the record: its texts are wanted
   bool grpc_ = false, head_request_ = false, upgrade_ = false, overloaded_ = false;
   bool request_sent_ = false, request_end_seen_ = false, request_abandoned_ = false;
-  bool response_begun_ = false, response_ended_ = false, response_no_body_ = false;
+  bool response_begun_ = false, response_ended_ = false;
   bool holds_request_ = false, holds_retry_ = false, holds_host_ = false, fault_counted_ = false, fault_abort_due_ = false;
-  bool attempt_open_ = false, head_sent_ = false, replayable_ = true, upstream_end_seen_ = false;
+  bool attempt_open_ = false, head_sent_ = false, replayable_ = true;
   uint64_t started_ns_ = 0, last_activity_ns_ = 0, idle_ns_ = 0, idle_due_ns_ = 0, attempt_started_ns_ = 0, route_timeout_ns_ = 0;
   uint64_t replay_limit_ = 64 * 1024, grpc_timeout_ns_ = 0;
   uint32_t fault_status_ = 0, local_status_ = 0;  // local_status_: of our own answer, before gRPC made it a 200

@@ -12,8 +12,8 @@ bool Exchange::FindRoute() {
   table_ = snapshot_->Routes(conn_->hcm());
   if (!table_) return false;
   found_ = table_->Find(down_.head, core_->random().Next(), conn_->tls() != nullptr);
-  if (found_.vhost) record_->virtual_host = found_.vhost->name;
-  if (found_.route) {
+  if (told_ && found_.vhost) record_->virtual_host = found_.vhost->name;
+  if (told_ && found_.route) {
     record_->route = found_.route->name;
     record_->cluster = found_.cluster;
     record_->policy = found_.route->weft.policy, record_->policy_revision = found_.route->weft.revision;
@@ -49,7 +49,6 @@ bool Exchange::RunFilters() {
     }
     if (!go_on) return false;
   }
-  filters_done_ = true;
   return true;
 }
 
@@ -189,7 +188,6 @@ void Exchange::Route() {
     auto it = snapshot_->cluster_index->find(found_.cluster);
     if (it != snapshot_->cluster_index->end()) slot = it->second;
   }
-  record_->cluster = found_.cluster;
   if (slot == UINT32_MAX) {
     cells.Add(stats.no_cluster);
     record_->flags.Set(ResponseFlag::kNoClusterFound);
@@ -199,7 +197,7 @@ void Exchange::Route() {
   cluster_ = core_->clusters().Get(snapshot_->clusters[slot]);
   ++cluster_->refs;
   cells.Add(cluster_->stats.rq_active);
-  if (!entry_->config->service.empty()) {
+  if (told_ && !entry_->config->service.empty()) {
     record_->destination_service = entry_->config->service, record_->destination_namespace = entry_->config->service_namespace;
   }
   int priority = f.high_priority ? 1 : 0;

@@ -43,7 +43,7 @@ void Exchange::StartAttempt() {
   if (!replay_.empty()) replay_.ShareTo(again_, replay_.size());
   if (record_->retries != 0 && cluster_->entry.get() != entry_) {
     // A retry goes to the hosts there are now, not to those there were when the request came.
-    newest_ = cluster_->entry;
+    host_ = nullptr, newest_ = cluster_->entry;
     entry_ = newest_.get();
     int priority = found_.route->forward.high_priority ? 1 : 0;
     thresholds_ = &entry_->config->breakers[priority];
@@ -89,9 +89,11 @@ void Exchange::StartAttempt() {
       return LocalReply(503, "no_healthy_upstream", "no healthy upstream");
     }
   }
-  a.endpoint = host_->address, a.workload = host_->endpoint.workload, a.version = host_->endpoint.version;
   a.host_ejected = host_->cell->ejected.load(std::memory_order_relaxed);
-  record_->upstream_host = host_->address;
+  if (told_) {
+    a.endpoint = host_->address, a.workload = host_->endpoint.workload, a.version = host_->endpoint.version;
+    record_->upstream_host = host_->address;
+  }
   attempt_open_ = holds_host_ = true;
   attempt_started_ns_ = core_->loop()->now();
   tried_.push_back(host_->cell.get());
@@ -110,7 +112,6 @@ void Exchange::StartAttempt() {
       break;
   }
   cluster_->PoolOf(*host_, mode, core_->loop(), core_->options().mark)->Acquire(&stream_);
-  Wake();
 }
 
 void Exchange::AdvanceAttempt() {
@@ -204,11 +205,13 @@ void Exchange::SendRequestHead() {
   base::Cells::Local().Add(cluster_->stats.rq_total);
   AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.connection_reused = stream_.reused, a.connect_ns = static_cast<int64_t>(stream_.connect_ns);
-  record_->upstream_local = stream_.conn->local_address();
   record_->upstream_protocol = stream_.conn->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
-  if (const tls::Engine* e = stream_.conn->transport().tls()) {
-    record_->upstream_tls_version = e->version();
-    if (e->peer()) record_->upstream_peer_identity = e->peer()->spiffe_id;
+  if (told_) {
+    record_->upstream_local = stream_.conn->local_address();
+    if (const tls::Engine* e = stream_.conn->transport().tls()) {
+      record_->upstream_tls_version = e->version();
+      if (e->peer()) record_->upstream_peer_identity = e->peer()->spiffe_id;
+    }
   }
   if (found_.vhost->include_request_attempt_count) {
     down_.head.Set(Token::kEnvoyAttemptCount, std::to_string(record_->attempt_count));

@@ -138,7 +138,7 @@ void Exchange::PrepareRequestHead() {
     char id[http::kUuidLength];
     head.Set(Token::kXRequestId, http::NewUuid4(id));
   }
-  record_->request_id = head.Value(Token::kXRequestId);
+  if (told_ || hcm.always_set_request_id_in_response) record_->request_id = head.Value(Token::kXRequestId);
   TraceHead();
   if (!hcm.via.empty()) head.Add(Token::kVia, hcm.via);
   grpc_timeout_ns_ = grpc_ ? ParseGrpcTimeout(head.Value(Token::kGrpcTimeout)) : 0;
@@ -297,18 +297,18 @@ std::string Exchange::Expand(const std::string& format) {
     else if (op == "RESPONSE_FLAGS") out += record_->flags.empty() ? "-" : record_->flags.ToString();
     else if (op == "RESPONSE_CODE_DETAILS") out += record_->detail;
     else if (op == "LOCAL_REPLY_BODY") out += local_body_;
-    else if (op == "UPSTREAM_HOST") out += record_->upstream_host;
-    else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += record_->cluster;
-    else if (op == "ROUTE_NAME") out += record_->route;
+    else if (op == "UPSTREAM_HOST") out += host_ ? std::string_view(host_->address) : std::string_view();
+    else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += entry_ ? std::string_view(entry_->config->name) : found_.cluster;
+    else if (op == "ROUTE_NAME") out += found_.route ? std::string_view(found_.route->name) : std::string_view();
     else if (op == "DOWNSTREAM_REMOTE_ADDRESS") record_->downstream_remote.AppendTo(&out);
     else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += record_->downstream_remote.WithoutPort();
     else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") record_->downstream_direct_remote.AppendTo(&out);
     else if (op == "DOWNSTREAM_LOCAL_ADDRESS") record_->downstream_local.AppendTo(&out);
     else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += record_->downstream_local.WithoutPort();
     else if (op == "DOWNSTREAM_LOCAL_PORT") out += std::to_string(conn_->destination().port);
-    else if (op == "DOWNSTREAM_PEER_URI_SAN") out += record_->peer_identity;
-    else if (op == "DOWNSTREAM_PEER_SUBJECT") out += record_->peer_subject;
-    else if (op == "REQUESTED_SERVER_NAME") out += record_->requested_server_name;
+    else if (op == "DOWNSTREAM_PEER_URI_SAN") out += conn_->peer_info() ? std::string_view(conn_->peer_info()->identity()) : std::string_view();
+    else if (op == "DOWNSTREAM_PEER_SUBJECT") out += conn_->peer_info() ? std::string_view(conn_->peer_info()->subject) : std::string_view();
+    else if (op == "REQUESTED_SERVER_NAME") out += conn_->server_name();
     else if (op == "HOSTNAME") out += core_->options().hostname;
     else out += '-';
   }

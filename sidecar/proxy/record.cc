@@ -56,27 +56,12 @@ void MintTrace(Record& record) {
 }
 
 void Record::Reset() {
-  direction = Direction::kUnspecified;
-  protocol = upstream_protocol = Protocol::kTcp;
-  grpc = websocket = sampled = false;
-  start_unix_ns = 0, duration_ns = 0;
-  request_rx_ns = upstream_tx_ns = upstream_first_rx_ns = response_tx_first_ns = response_tx_last_ns = upstream_service_ns = -1;
-  request_bytes = response_bytes = request_header_bytes = response_header_bytes = 0;
-  upstream_tx_bytes = upstream_rx_bytes = 0;
-  memset(trace_id, 0, sizeof trace_id), memset(span_id, 0, sizeof span_id);
-  memset(parent_span_id, 0, sizeof parent_span_id);
-  status = 0, grpc_status = -1, flags = {}, connection_id = 0;
-  policy_revision = config_revision = 0, retries = 0, attempt_count = 0;
-  open_id = told_request_bytes = told_response_bytes = told_ns = 0, interim = false;
-  for (std::string* s :
-       {&request_id, &method, &path, &authority, &user_agent, &detail, &transport_failure, &transport_failure_detail, &upstream_transport_failure,
-        &connection_termination, &listener, &filter_chain, &route, &virtual_host, &cluster, &stat_prefix, &upstream_host,
-        &upstream_local, &requested_server_name,
-        &tls_version, &tls_cipher, &peer_identity, &peer_subject, &local_identity, &upstream_tls_version,
-        &upstream_peer_identity, &policy, &destination_service, &destination_namespace, &fault}) {
-    s->clear();
-  }
-  downstream_remote = downstream_direct_remote = downstream_local = {};
+  static_cast<RecordFigures&>(*this) = {};
+  const auto clear = [](auto&... texts) { (texts.clear(), ...); };
+  clear(request_id, method, path, authority, user_agent, detail, transport_failure, transport_failure_detail, upstream_transport_failure,
+        connection_termination, listener, filter_chain, route, virtual_host, cluster, stat_prefix, upstream_host, upstream_local,
+        requested_server_name, tls_version, tls_cipher, peer_identity, peer_subject, local_identity, upstream_tls_version,
+        upstream_peer_identity, policy, destination_service, destination_namespace, fault);
   request_headers.Clear(), response_headers.Clear(), response_trailers.Clear();
   access_logs.reset();
 }

@@ -97,7 +97,8 @@ struct AttemptRecord {
   std::vector<EjectionRecord> ejections;         // when no host was picked
 };
 
-struct Record {
+// The part of a record that is figures, and goes back to its initial state in one piece.
+struct RecordFigures {
   Direction direction = Direction::kUnspecified;
   Protocol protocol = Protocol::kTcp, upstream_protocol = Protocol::kTcp;
   bool grpc = false, websocket = false;
@@ -113,11 +114,24 @@ struct Record {
   uint64_t request_bytes = 0, response_bytes = 0;            // body bytes: %BYTES_RECEIVED%, %BYTES_SENT%
   uint64_t request_header_bytes = 0, response_header_bytes = 0;
   uint64_t upstream_tx_bytes = 0, upstream_rx_bytes = 0;     // body bytes on the upstream side, all attempts
-  std::string request_id, method, path, authority, user_agent;  // path: with query, as the client sent it
   uint8_t trace_id[16] = {}, span_id[8] = {}, parent_span_id[8] = {};
   uint32_t status = 0;                      // sent downstream; 0: TCP, or none was sent
   int32_t grpc_status = -1;                 // -1: none seen
   ResponseFlags flags;
+  model::Address downstream_remote;         // the peer, after x-forwarded-for rules: %DOWNSTREAM_REMOTE_ADDRESS%
+  model::Address downstream_direct_remote;  // the socket's peer
+  model::Address downstream_local;          // original destination when restored
+  uint64_t connection_id = 0;
+  uint64_t policy_revision = 0, config_revision = 0;
+  uint64_t open_id = 0;                     // not 0: interim records told that it was open (open_report.h)
+  bool interim = false;                     // such a record: of what is open yet; no request of its own, never logged
+  uint64_t told_request_bytes = 0, told_response_bytes = 0, told_ns = 0;  // by interim records, and when (monotonic)
+  uint32_t retries = 0;
+  uint32_t attempt_count = 0;               // attempts[0..attempt_count) are valid; the rest is memory kept for reuse
+};
+
+struct Record : RecordFigures {
+  std::string request_id, method, path, authority, user_agent;  // path: with query, as the client sent it
   std::string detail;                       // Envoy's %RESPONSE_CODE_DETAILS%
   std::string transport_failure;            // downstream TLS failure name ("" none): a handshake that was refused
   std::string transport_failure_detail;     // what was wrong with it, in the engine's words
@@ -127,25 +141,15 @@ struct Record {
   std::string stat_prefix;
   std::string upstream_host;                // "10.77.0.4:8000": %UPSTREAM_HOST%
   std::string upstream_local;               // our address of the upstream connection
-  model::Address downstream_remote;         // the peer, after x-forwarded-for rules: %DOWNSTREAM_REMOTE_ADDRESS%
-  model::Address downstream_direct_remote;  // the socket's peer
-  model::Address downstream_local;          // original destination when restored
-  uint64_t connection_id = 0;
   std::string requested_server_name;        // SNI the client sent
   std::string tls_version, tls_cipher;      // downstream; "" plaintext
   std::string peer_identity, peer_subject;  // SPIFFE id / subject of the client's certificate
   std::string local_identity;               // our own URI SAN on the downstream side when known
   std::string upstream_tls_version, upstream_peer_identity;
   std::string policy;                       // RBAC policy name or weft metadata policy that decided
-  uint64_t policy_revision = 0, config_revision = 0;
   std::string destination_service, destination_namespace;  // from the cluster's weft metadata
   std::string fault;                        // "delay 100ms", "abort 503"
-  uint64_t open_id = 0;                     // not 0: interim records told that it was open (open_report.h)
-  bool interim = false;                     // such a record: of what is open yet; no request of its own, never logged
-  uint64_t told_request_bytes = 0, told_response_bytes = 0, told_ns = 0;  // by interim records, and when (monotonic)
-  uint32_t retries = 0;
-  uint32_t attempt_count = 0;               // attempts[0..attempt_count) are valid; the rest is memory kept for reuse
-  std::vector<AttemptRecord> attempts;
+  std::vector<AttemptRecord> attempts;      // the first attempt_count of them
   // Only the headers the listener's access logs name, plus nothing else.
   http::HeaderMap request_headers, response_headers, response_trailers;
   std::shared_ptr<const model::AccessLogs> access_logs;  // null: not logged

@@ -24,7 +24,7 @@ void Relay::Start() {
   cells.Add(stats_.cx_total);
   cells.Add(stats_.cx_active);
   record_ = core_->NewRecord();
-  conn_->Describe(*record_);
+  conn_->Place(*record_), conn_->Describe(*record_);
   record_->start_unix_ns = core_->loop()->wall_now();
   record_->stat_prefix = config_.stat_prefix;
   record_->access_logs = config_.access_logs ? config_.access_logs : conn_->listener().config->access_logs;

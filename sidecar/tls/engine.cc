@@ -178,6 +178,7 @@ Engine::State Engine::Feed(io::Buffer& wire_in, io::Buffer& plain_in) {
     int n = SSL_read(m.ssl.get(), room.data(), static_cast<int>(room.size()));
     if (n > 0) {
       plain_in.Commit(static_cast<size_t>(n));
+      if (wire_in.empty() && !SSL_has_pending(m.ssl.get())) break;  // the usual message is one record
       continue;
     }
     plain_in.ReleaseReserve();

@@ -61,6 +61,7 @@ struct PeerInfo {
   std::vector<std::string> uri_sans, dns_sans;
   std::string subject, serial_hex, sha256_hex;
   int64_t not_after_unix_s = 0;
+  const std::string& identity() const { return spiffe_id.empty() && !uri_sans.empty() ? uri_sans[0] : spiffe_id; }
 };
 
 enum class Failure : uint8_t {  // why a handshake or a connection failed; names appear in stats and in "why"

@@ -35,6 +35,7 @@ void HttpConnection::Connect() {
 
 void HttpConnection::OnReady(uint32_t events) {
   if (state_ == State::kClosed) return;
+  const bool was_full = !transport_.can_send_now();
   transport_.OnReady(events);
   if (state_ == State::kConnecting) {
     if (!(events & (io::kWritable | io::kHangup))) return;
@@ -49,7 +50,7 @@ void HttpConnection::OnReady(uint32_t events) {
       state_ = State::kHandshake;
       MarkDirty();
     }
-  } else if (events & io::kWritable) {
+  } else if (was_full && (events & io::kWritable)) {
     MarkDirty();
   }
   Input();
@@ -182,7 +183,7 @@ void HttpConnection::Input() {
   }
   // Left over for fairness: another turn. (A stream that does not consume stops us until Consumed().)
   if (transport_.more_to_read() && transport_.in.size() < ReadLimit()) loop_->Schedule(io::Beat::kAdvance, &input_);
-  pool_->Sort(this);
+  if (http2()) pool_->Sort(this);  // its limit of streams may have changed
   if (codec_ && (codec_->peer_going_away() || codec_->closed()) && streams_ == 0) Fail(Failure::kTerminated, "peer going away");
 }
 
