@@ -334,6 +334,7 @@ void Connection::Input() {
         return;
       }
       HttpInput(changed);
+      if (state_ == State::kHttp) CountBytes();
     }
   }
 }
@@ -352,9 +353,7 @@ void Connection::Flush() {
     return;
   }
   if (!codec_) return;
-  base::Cells& cells = base::Cells::Local();
-  cells.Add(http_stats_->cx_tx_bytes, std::exchange(transport_.tx, 0));
-  cells.Add(http_stats_->cx_rx_bytes, std::exchange(transport_.rx, 0));
+  CountBytes();
   Dispatch();
   if (codec_->wants_emit() || transport_.unsent()) return;
   if (codec_->closed()) return CloseAfterFlush();
@@ -364,6 +363,12 @@ void Connection::Flush() {
     return;
   }
   RestCodec();
+}
+
+void Connection::CountBytes() {
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(http_stats_->cx_tx_bytes, std::exchange(transport_.tx, 0));
+  cells.Add(http_stats_->cx_rx_bytes, std::exchange(transport_.rx, 0));
 }
 
 void Connection::CloseAfterFlush() {
@@ -407,6 +412,7 @@ void Connection::CloseNow() {
   cells.Sub(listener_stats_->cx_active);
   --listener_stats_->open;
   if (counted_http_) {
+    CountBytes();
     cells.Add(http_stats_->cx_destroy);
     cells.Sub(http_stats_->cx_active);
   }

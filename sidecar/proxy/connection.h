@@ -115,6 +115,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void RestCodec();
   void HttpInput(bool changed);
   void Dispatch();
+  void CountBytes();
   void HandshakeFailed();
   // tls_failure: "plaintext", or the engine's failure with its words in tls_detail; "" when TLS was not the reason.
   void RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure, std::string_view tls_detail);

@@ -28,6 +28,27 @@ TEST(TestServers, GoOnWithBytesTheyHaveReadAlready) {
   EXPECT_EQ(c.Finish(call).body.size(), body.size());
 }
 
+// The counters of bytes move while one direction is silent: nothing is sent that would bring them along.
+TEST(ByteCounters, MoveWithBodiesUnderWay) {
+  TestServer app({.handler = [](ServerStream& s) {
+    if (s.path() == "/down" && !s.responded) s.Head("200"), s.Body(std::string(50'000, 'd'), false);
+  }});
+  Mesh mesh;
+  mesh.AddCluster("app", {app.port()});
+  mesh.Start();
+  auto value = [](const char* name) { return base::Stats::Get().Value(name); };
+  auto down_rx = [&] { return value("http.test.downstream_cx_rx_bytes_total"); };
+  auto up_rx = [&] { return value("cluster.app.upstream_cx_rx_bytes_total"); };
+  const int64_t before = down_rx(), before_up = up_rx();
+  TestClient up(mesh.port());
+  auto* sent = up.Open("POST", "/up", {{"content-length", "100000"}}, false);
+  up.Send(sent, std::string(50'000, 'u'), false);
+  EXPECT_TRUE(up.Until([&] { return down_rx() - before >= 50'000; }));
+  TestClient down(mesh.port());
+  down.Open("GET", "/down", {}, true);
+  EXPECT_TRUE(down.Until([&] { return up_rx() - before_up >= 50'000; }));
+}
+
 struct Case { bool down_h2, up_h2, tls, tcp; };
 class Flow : public ::testing::TestWithParam<Case> {
  protected:

@@ -4,6 +4,7 @@
 #include "sidecar/upstream/pool.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace weft::upstream {
 namespace {
@@ -181,6 +182,7 @@ void HttpConnection::Input() {
     }
     if (!changed || !transport_.more_to_read()) break;
   }
+  CountBytes();
   // Left over for fairness: another turn. (A stream that does not consume stops us until Consumed().)
   if (transport_.more_to_read() && transport_.in.size() < ReadLimit()) loop_->Schedule(io::Beat::kAdvance, &input_);
   if (http2()) pool_->Sort(this);  // its limit of streams may have changed
@@ -205,11 +207,14 @@ void HttpConnection::Flush() {
     }
     if (!codec_ || !codec_->wants_emit() || transport_.unsent() >= kWriteAhead || !transport_.can_send_now()) break;
   }
-  base::Cells& cells = base::Cells::Local();
-  cells.Add(pool_->config_.stats.cx_tx_bytes, transport_.tx - reported_tx_);
-  cells.Add(pool_->config_.stats.cx_rx_bytes, transport_.rx - reported_rx_);
-  reported_tx_ = transport_.tx, reported_rx_ = transport_.rx;
+  CountBytes();
   if (codec_) Dispatch();
+}
+
+void HttpConnection::CountBytes() {
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(pool_->config_.stats.cx_tx_bytes, std::exchange(transport_.tx, 0));
+  cells.Add(pool_->config_.stats.cx_rx_bytes, std::exchange(transport_.rx, 0));
 }
 
 void HttpConnection::Consumed(codec::StreamId id, size_t n) {
@@ -228,6 +233,7 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
   if (state_ == State::kClosed) return;
   State was = state_;
   state_ = State::kClosed;
+  CountBytes();
   base::Cells& cells = base::Cells::Local();
   const PoolStats& stats = pool_->config_.stats;
   timer_.Cancel(), ping_timer_.Cancel();

@@ -113,6 +113,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   void Flush();
   void Ready();
   void Dispatch();
+  void CountBytes();
   void Fail(Failure failure, std::string detail);  // closes; every stream learns why
   void Detach(Stream* s);
   void OnTimer();
@@ -133,7 +134,6 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   static constexpr uint64_t kWatchNs = 1'000'000'000;  // between two looks at a connection that requests wait for
   uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0, asked_ns_ = 0, watch_due_ns_ = 0, idle_since_ = 0;
   size_t streams_ = 0;
-  uint64_t reported_rx_ = 0, reported_tx_ = 0;
   Transport transport_;
   std::unique_ptr<codec::Codec> codec_;
   base::List<Stream> open_;
