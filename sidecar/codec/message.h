@@ -43,6 +43,7 @@ struct Verdict {
   const char* detail = "";
 };
 // Method, target, authority, scheme and tunnel form of a complete request head. Values are not changed.
+// authority_is_valid: the caller has checked it already (HTTP/1's Host); never with CONNECT, whose port is read here.
 Verdict CheckRequestHead(const http::HeaderMap& head, const Limits& limits, bool authority_is_valid = false);
 
 // May the field go out at all (name and value stand in a message, not hop-by-hop, not a pseudo-header)?

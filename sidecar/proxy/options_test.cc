@@ -48,5 +48,25 @@ TEST(Options, RequestTimeoutEndsAnUploadThatStalls) {
   EXPECT_EQ(call->in.head.Value(http::Token::kStatus), "408");
 }
 
+// Operators in headers do not hang on somebody reading the record, whose texts are left out when nobody does.
+TEST(Options, HeaderOperatorsWithoutLogsOrTelemetry) {
+  TestServer app({.h2 = false, .handler = [](ServerStream& s) {
+    if (s.complete()) s.Respond("200", "ok");
+  }});
+  for (bool all : {false, true}) {
+    Mesh mesh;
+    mesh.options.all_records = all;
+    mesh.hcm.always_set_request_id_in_response = true;
+    mesh.AddCluster("app", {app.port()});
+    mesh.routes.headers.response_add.push_back(
+        {.name = "x-where", .value = "%UPSTREAM_CLUSTER% %UPSTREAM_HOST% %PROTOCOL%", .has_command = true});
+    mesh.Start();
+    TestClient c(mesh.port());
+    const Reply r = c.Get("/", {{"x-request-id", "the-callers-own"}});
+    EXPECT_EQ(r.head.Value(http::Token::kXRequestId).empty(), false);
+    EXPECT_EQ(r.head.Get("x-where"), "app 127.0.0.1:" + std::to_string(app.port()) + " HTTP/1.1") << all;
+  }
+}
+
 }  // namespace
 }  // namespace weft::proxy::testing
