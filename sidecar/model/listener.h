@@ -12,6 +12,7 @@
 #include "sidecar/model/address.h"
 #include "sidecar/model/cluster_config.h"
 #include "sidecar/model/filters.h"
+#include "sidecar/model/log_filter.h"
 #include "sidecar/model/route_config.h"
 #include "sidecar/model/tls_config.h"
 
@@ -34,14 +35,7 @@ struct AccessLog {
   std::string text_format;          // "" : Envoy's default format
   std::vector<JsonNode> json_format;  // sorted by key
   bool omit_empty_values = false;
-  // Filters (all must pass).
-  std::optional<uint16_t> min_status;
-  bool errors_only = false;         // response_flag_filter without flags, or status >= 400 by our own extension
-  std::vector<std::string> response_flags;
-  std::optional<Percent> sample;
-  std::optional<uint64_t> min_duration_ns;
-  std::vector<HeaderMatcher> headers;
-  bool not_health_check = false;
+  std::optional<LogFilter> filter;  // none: every record
 };
 
 // All access logs of one place, shared with finished records.

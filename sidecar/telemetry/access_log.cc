@@ -3,8 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+
+#include "sidecar/telemetry/log_filter.h"
 
 namespace weft::telemetry {
 
@@ -113,19 +114,9 @@ void AccessLogger::Log(const proxy::Record& record) {
       base::Cells::Local().Add(dropped_);
       continue;
     }
-    if (c.min_status && record.status < *c.min_status) continue;
-    if (c.errors_only && record.flags.empty() && record.status < 400) continue;
-    if (!c.response_flags.empty()) {
-      std::string flags = "," + record.flags.ToString() + ",";
-      if (std::none_of(c.response_flags.begin(), c.response_flags.end(),
-                       [&](const std::string& f) { return flags.find("," + f + ",") != std::string::npos; }))
-        continue;
-    }
-    if (c.min_duration_ns && record.duration_ns < static_cast<int64_t>(*c.min_duration_ns)) continue;
-    if (!model::MatchAll(c.headers, record.request_headers)) continue;
-    if (c.sample) {
+    if (c.filter) {
       random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
-      if (!c.sample->Sample(random_)) continue;
+      if (!Passes(*c.filter, record, random_)) continue;
     }
     std::string& out = log.file->pending;
     if (out.size() > kMaxPending) {

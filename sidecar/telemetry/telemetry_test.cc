@@ -94,7 +94,7 @@ TEST(AccessLog, JsonKeepsTypesAndEscapes) {
   log.json_format = {{Node::kFormat, "code", "%RESPONSE_CODE%", {}}, {Node::kFormat, "none", "%ROUTE_NAME%", {}},
                      {Node::kObject, "o", "", std::vector<Node>{{Node::kRaw, "n", "5", {}}}}, {Node::kFormat, "text", "%REQ(:METHOD)% \"%REQ(:PATH)%\"", {}}};
   logs->logs.push_back(log);
-  log.path = path + ".2", log.omit_empty_values = true, log.min_status = 600;
+  log.path = path + ".2", log.omit_empty_values = true, log.filter = model::LogFilter{.kind = model::LogFilter::kStatus, .op = model::LogFilter::kGe, .value = 600};
   logs->logs.push_back(log);
   proxy::Record r = Sample();
   r.path = "/\x01\xff\n";

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <set>
 
+#include "envoy/data/accesslog/v3/accesslog.pb.h"
 #include "envoy/extensions/access_loggers/file/v3/file.pb.h"
 #include "envoy/extensions/access_loggers/stream/v3/stream.pb.h"
 #include "sidecar/model/log_format.h"
@@ -60,31 +61,99 @@ void SetFormat(const Ctx& c, const core::SubstitutionFormatString& f, model::Acc
   }
 }
 
-void SetFilter(const Ctx& c, const envoy::config::accesslog::v3::AccessLogFilter& f, model::AccessLog& log) {
-  using F = envoy::config::accesslog::v3::AccessLogFilter;
+// Headers of the request that a filter looks at.
+using Names = std::set<std::string>;
+
+void SetComparison(const Ctx& c, const envoy::config::accesslog::v3::ComparisonFilter& p, model::LogFilter& to) {
   using Cmp = envoy::config::accesslog::v3::ComparisonFilter;
+  if (!p.has_value()) c.Fail("needs a value");
+  to.value = p.value().default_value();
+  switch (p.op()) {
+    case Cmp::EQ: to.op = model::LogFilter::kEq; break;
+    case Cmp::GE: to.op = model::LogFilter::kGe; break;
+    case Cmp::LE: to.op = model::LogFilter::kLe; break;
+    case Cmp::NE: to.op = model::LogFilter::kNe; break;
+    default: (c / "op").Fail("must be EQ, GE, LE or NE");
+  }
+}
+
+// A set of enumerators, all of them below 32.
+template <typename List>
+uint32_t Mask(const Ctx& c, const List& values, bool (*valid)(int)) {
+  uint32_t mask = 0;
+  for (int i = 0; i < values.size(); ++i) {
+    if (valid(values[i])) mask |= 1u << values[i];
+    else c[i].Fail(std::to_string(values[i]) + " is not one of the known values");
+  }
+  return mask;
+}
+
+constexpr std::string_view kFlags[] = {"LH", "UH", "UT",   "LR",   "UR", "UF", "UC",  "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
+                                       "URX", "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO"};
+
+model::LogFilter ToFilter(const Ctx& c, const envoy::config::accesslog::v3::AccessLogFilter& f, bool tracing, Names& headers) {
+  using F = envoy::config::accesslog::v3::AccessLogFilter;
+  using model::LogFilter;
+  LogFilter out;
+  const auto all = [&](const Ctx& fc, const auto& filters) {
+    if (filters.size() < 2) fc.Fail("needs at least two filters");
+    for (int i = 0; i < filters.size(); ++i) out.filters.push_back(ToFilter(fc[i], filters[i], tracing, headers));
+  };
   switch (f.filter_specifier_case()) {
     case F::kStatusCodeFilter:
-      if (f.status_code_filter().comparison().op() != Cmp::GE) (c / "status_code_filter.comparison.op").Warn("only GE is supported, the filter is ignored");
-      else log.min_status = static_cast<uint16_t>(f.status_code_filter().comparison().value().default_value());
+      out.kind = LogFilter::kStatus;
+      SetComparison(c / "status_code_filter.comparison", f.status_code_filter().comparison(), out);
       break;
     case F::kDurationFilter:
-      if (f.duration_filter().comparison().op() != Cmp::GE) (c / "duration_filter.comparison.op").Warn("only GE is supported, the filter is ignored");
-      else log.min_duration_ns = uint64_t{f.duration_filter().comparison().value().default_value()} * 1'000'000;
+      out.kind = LogFilter::kDuration;
+      SetComparison(c / "duration_filter.comparison", f.duration_filter().comparison(), out);
       break;
-    case F::kNotHealthCheckFilter: log.not_health_check = true; break;
-    case F::kRuntimeFilter: log.sample = Fraction(f.runtime_filter().percent_sampled()); break;
-    case F::kHeaderFilter: log.headers.push_back(ToHeader(c / "header_filter.header", f.header_filter().header())); break;
+    case F::kNotHealthCheckFilter: out.kind = LogFilter::kNotHealthCheck; break;
+    case F::kTraceableFilter:
+      out.kind = LogFilter::kTraceable, out.tracing = tracing;
+      headers.insert({"x-envoy-force-trace", "x-client-trace-id"});
+      break;
+    case F::kRuntimeFilter:
+      if (f.runtime_filter().runtime_key().empty()) (c / "runtime_filter.runtime_key").Fail("is required");
+      out.kind = LogFilter::kSample;
+      if (f.runtime_filter().has_percent_sampled()) out.sample = Fraction(f.runtime_filter().percent_sampled());
+      out.independent = f.runtime_filter().use_independent_randomness();
+      break;
+    case F::kAndFilter: out.kind = LogFilter::kAnd, all(c / "and_filter.filters", f.and_filter().filters()); break;
+    case F::kOrFilter: out.kind = LogFilter::kOr, all(c / "or_filter.filters", f.or_filter().filters()); break;
+    case F::kHeaderFilter:
+      out.kind = LogFilter::kHeader;
+      out.header = ToHeader(c / "header_filter.header", f.header_filter().header());
+      headers.insert(out.header.name);
+      break;
     case F::kResponseFlagFilter:
-      log.errors_only = true;
-      log.response_flags.assign(f.response_flag_filter().flags().begin(), f.response_flag_filter().flags().end());
+      out.kind = LogFilter::kResponseFlag;
+      out.flags.assign(f.response_flag_filter().flags().begin(), f.response_flag_filter().flags().end());
+      for (int i = 0; i < f.response_flag_filter().flags_size(); ++i) {
+        if (std::find(std::begin(kFlags), std::end(kFlags), out.flags[static_cast<size_t>(i)]) == std::end(kFlags))
+          (c / "response_flag_filter.flags")[i].Fail("\"" + out.flags[static_cast<size_t>(i)] + "\" is not a response flag");
+      }
       break;
-    case F::kAndFilter:
-      for (int i = 0; i < f.and_filter().filters_size(); ++i) SetFilter((c / "and_filter.filters")[i], f.and_filter().filters(i), log);
+    case F::kGrpcStatusFilter:
+      out.kind = LogFilter::kGrpcStatus, out.exclude = f.grpc_status_filter().exclude();
+      out.mask = Mask(c / "grpc_status_filter.statuses", f.grpc_status_filter().statuses(),
+                      envoy::config::accesslog::v3::GrpcStatusFilter::Status_IsValid);
       break;
-    case F::FILTER_SPECIFIER_NOT_SET: break;
-    default: c.Warn("this kind of filter is not supported: everything is logged");
+    case F::kLogTypeFilter:
+      out.kind = LogFilter::kLogType, out.exclude = f.log_type_filter().exclude();
+      out.mask = Mask(c / "log_type_filter.types", f.log_type_filter().types(), envoy::data::accesslog::v3::AccessLogType_IsValid);
+      break;
+    case F::kMetadataFilter:
+      // Nothing here writes dynamic metadata: its key is never found.
+      out.kind = LogFilter::kConstant;
+      out.value = !f.metadata_filter().has_match_if_key_not_found() || f.metadata_filter().match_if_key_not_found().value();
+      break;
+    case F::kExtensionFilter:
+      (c / "extension_filter").Fail("\"" + TypeOf(f.extension_filter().typed_config()) + "\" is not supported");
+      break;
+    case F::FILTER_SPECIFIER_NOT_SET: c.Fail("needs one kind of filter");
   }
+  return out;
 }
 
 // What Envoy's default format needs.
@@ -119,7 +188,8 @@ struct Needed {
 }  // namespace
 
 std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
-                                                      const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs) {
+                                                      const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs,
+                                                      bool tracing) {
   auto out = std::make_shared<model::AccessLogs>();
   Needed needed;
   for (int i = 0; i < logs.size(); ++i) {
@@ -147,10 +217,9 @@ std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
       tc.Warn("access logger \"" + (type.empty() ? l.name() : type) + "\" is not supported, ignored");
       continue;
     }
-    if (l.has_filter()) SetFilter(lc / "filter", l.filter(), log);
+    if (l.has_filter()) log.filter = ToFilter(lc / "filter", l.filter(), tracing, needed.request);
     if (log.json) needed.ReadAll(tc, log.json_format);
     else needed.Read(tc, log.text_format.empty() ? kDefaultHeaders : log.text_format);
-    for (const auto& h : log.headers) needed.request.insert(h.name);
     out->logs.push_back(std::move(log));
   }
   if (out->logs.empty()) return nullptr;

@@ -99,8 +99,10 @@ model::DataSource ToSource(const Ctx& c, const core::DataSource& d);
 // Fails for sources other than ADS (files and streams of their own are not supported for this kind).
 void RequireAds(const Ctx& c, const core::ConfigSource& s);
 model::Cluster::SocketOption ToSocketOption(const Ctx& c, const core::SocketOption& o);
+// tracing: whether the place traces its requests, which one kind of filter asks for.
 std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
-                                                      const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs);
+                                                      const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs,
+                                                      bool tracing = false);
 // Scalar values as text, sorted by key; of one filter's metadata.
 std::vector<std::pair<std::string, std::string>> StructStrings(const google::protobuf::Struct& s);
 std::vector<std::pair<std::string, std::string>> MetadataStrings(const core::Metadata& m, const std::string& filter);

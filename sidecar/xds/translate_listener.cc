@@ -125,7 +125,7 @@ std::shared_ptr<const model::HttpConnectionManager> ToHcm(const Ctx& c, const go
     if (q.has_max_path_tag_length()) t.max_path_tag_length = q.max_path_tag_length().value();
     out->tracing = t;
   }
-  out->access_logs = ToAccessLogs(c / "access_log", p.access_log());
+  out->access_logs = ToAccessLogs(c / "access_log", p.access_log(), p.has_tracing());
   return out;
 }
 

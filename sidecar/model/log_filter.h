@@ -1,0 +1,44 @@
+// Which records an access log is for: Envoy's AccessLogFilter as a tree of values. Evaluated by telemetry/log_filter.h.
+//
+//   LogFilter f{.kind = LogFilter::kStatus, .op = LogFilter::kGe, .value = 400};
+//   LogFilter both{.kind = LogFilter::kAnd, .filters = {f, g}};
+//
+// Immutable after translation; any thread.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sidecar/model/match.h"
+
+namespace weft::model {
+
+struct LogFilter {
+  enum Kind : uint8_t {
+    kAnd,             // all of filters
+    kOr,              // one of filters
+    kStatus,          // response code (0: none came) op value
+    kDuration,        // whole milliseconds op value
+    kGrpcStatus,      // gRPC status is in mask
+    kResponseFlag,    // one of flags; any at all when flags is empty
+    kHeader,          // of the request
+    kSample,          // by x-request-id unless independent
+    kLogType,         // type of the record is in mask
+    kTraceable,       // the trace was forced by the caller
+    kNotHealthCheck,  // no filter here marks health checks: always
+    kConstant,        // what cannot be there, dynamic metadata: value != 0
+  } kind = kAnd;
+  enum Op : uint8_t { kEq, kGe, kLe, kNe } op = kEq;
+  bool exclude = false;            // of kGrpcStatus and kLogType: those that are not in mask
+  bool independent = false;        // of kSample
+  bool tracing = false;            // of kTraceable: the listener traces
+  uint32_t mask = 0;               // bit n: gRPC status n, or Envoy's AccessLogType n
+  uint64_t value = 0;              // of kStatus; milliseconds of kDuration; kConstant
+  Percent sample{0, 100};
+  std::vector<std::string> flags;  // short names: "UF"
+  HeaderMatcher header;
+  std::vector<LogFilter> filters;
+};
+
+}  // namespace weft::model

@@ -1,0 +1,88 @@
+#include "sidecar/telemetry/log_filter.h"
+
+#include <algorithm>
+#include <charconv>
+
+namespace weft::telemetry {
+namespace {
+
+using model::LogFilter;
+using proxy::Record;
+
+bool Compare(LogFilter::Op op, uint64_t a, uint64_t b) {
+  switch (op) {
+    case LogFilter::kEq: return a == b;
+    case LogFilter::kGe: return a >= b;
+    case LogFilter::kLe: return a <= b;
+    case LogFilter::kNe: return a != b;
+  }
+  return false;
+}
+
+// What the answer said, or what gRPC makes of an HTTP status; unknown when there was neither.
+int GrpcStatus(const Record& r) {
+  constexpr int kUnauthenticated = 16, kUnknown = 2, kInternal = 13, kPermissionDenied = 7, kUnimplemented = 12, kUnavailable = 14;
+  if (r.grpc_status >= 0) return r.grpc_status;
+  switch (r.status) {
+    case 400: return kInternal;
+    case 401: return kUnauthenticated;
+    case 403: return kPermissionDenied;
+    case 404: return kUnimplemented;
+    case 429:
+    case 502:
+    case 503:
+    case 504: return kUnavailable;
+    default: return kUnknown;
+  }
+}
+
+bool HasFlag(const Record& r, const std::vector<std::string>& names) {
+  for (int i = 0; i < static_cast<int>(proxy::ResponseFlag::kCount); ++i) {
+    const auto flag = static_cast<proxy::ResponseFlag>(i);
+    if (r.flags.Has(flag) && std::find(names.begin(), names.end(), proxy::ShortName(flag)) != names.end()) return true;
+  }
+  return false;
+}
+
+// A request is sampled alike wherever it passes: by the first eight hexadecimal digits of its id.
+bool Sampled(const LogFilter& f, const Record& r, uint64_t random) {
+  const std::string_view id = r.request_id;
+  if (!f.independent && id.size() >= 8) {
+    uint64_t by_id = 0;
+    const auto [end, error] = std::from_chars(id.data(), id.data() + 8, by_id, 16);
+    if (error == std::errc() && end == id.data() + 8) random = by_id;
+  }
+  return f.sample.Sample(random);
+}
+
+// Envoy's reason "service forced": the caller asked for it, or had been asked to, which the version digit of its id says.
+bool Forced(const Record& r) {
+  constexpr size_t kVersion = 14;
+  if (r.request_id.size() == 36 && r.request_id[kVersion] != '4') return r.request_id[kVersion] == 'a';
+  return !r.request_headers.Get("x-client-trace-id") && r.request_headers.Get("x-envoy-force-trace");
+}
+
+}  // namespace
+
+bool Passes(const LogFilter& f, const Record& r, uint64_t random) {
+  constexpr uint32_t kTcpConnectionEnd = 3, kDownstreamEnd = 6;
+  const auto passes = [&](const LogFilter& child) { return Passes(child, r, random); };
+  const auto in_mask = [&](int64_t bit) { return (bit >= 0 && bit < 32 && (f.mask >> bit & 1)) != f.exclude; };
+  switch (f.kind) {
+    case LogFilter::kAnd: return std::all_of(f.filters.begin(), f.filters.end(), passes);
+    case LogFilter::kOr: return std::any_of(f.filters.begin(), f.filters.end(), passes);
+    case LogFilter::kStatus: return Compare(f.op, r.status, f.value);
+    case LogFilter::kDuration: return Compare(f.op, static_cast<uint64_t>(r.duration_ns / 1'000'000), f.value);
+    case LogFilter::kGrpcStatus: return in_mask(GrpcStatus(r));
+    case LogFilter::kResponseFlag: return f.flags.empty() ? !r.flags.empty() : HasFlag(r, f.flags);
+    case LogFilter::kHeader: return f.header.Match(r.request_headers);
+    case LogFilter::kSample: return Sampled(f, r, random);
+    case LogFilter::kLogType: return in_mask(r.protocol == proxy::Protocol::kTcp ? kTcpConnectionEnd : kDownstreamEnd);
+    case LogFilter::kTraceable: return f.tracing && Forced(r);
+    case LogFilter::kNotHealthCheck: return true;
+    case LogFilter::kConstant: return f.value != 0;
+  }
+  return false;
+}
+
+}  // namespace weft::telemetry

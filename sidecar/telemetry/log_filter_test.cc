@@ -1,0 +1,98 @@
+#include "sidecar/telemetry/log_filter.h"
+
+#include <gtest/gtest.h>
+
+namespace weft::telemetry {
+namespace {
+
+using model::LogFilter;
+
+proxy::Record Sample() {
+  proxy::Record r;
+  r.protocol = proxy::Protocol::kHttp11;
+  r.status = 503, r.duration_ns = 25'900'000;
+  r.flags.Set(proxy::ResponseFlag::kUpstreamOverflow);
+  r.request_id = "00000031-0000-4000-8000-000000000000";
+  r.request_headers.Add("x-a", "1");
+  return r;
+}
+
+bool Takes(const LogFilter& f, const proxy::Record& r, uint64_t random = 0) { return Passes(f, r, random); }
+
+TEST(LogFilter, Comparisons) {
+  const proxy::Record r = Sample();
+  const auto status = [&](LogFilter::Op op, uint64_t v) { return Takes({.kind = LogFilter::kStatus, .op = op, .value = v}, r); };
+  EXPECT_TRUE(status(LogFilter::kEq, 503) && !status(LogFilter::kEq, 502));
+  EXPECT_TRUE(status(LogFilter::kGe, 503) && !status(LogFilter::kGe, 504));
+  EXPECT_TRUE(status(LogFilter::kLe, 503) && !status(LogFilter::kLe, 502));
+  EXPECT_TRUE(status(LogFilter::kNe, 502) && !status(LogFilter::kNe, 503));
+  EXPECT_TRUE(Takes({.kind = LogFilter::kDuration, .op = LogFilter::kEq, .value = 25}, r)) << "whole milliseconds";
+}
+
+TEST(LogFilter, Trees) {
+  const proxy::Record r = Sample();
+  const LogFilter yes{.kind = LogFilter::kConstant, .value = 1}, no{.kind = LogFilter::kConstant};
+  EXPECT_TRUE(Takes({.kind = LogFilter::kOr, .filters = {no, yes}}, r));
+  EXPECT_FALSE(Takes({.kind = LogFilter::kAnd, .filters = {yes, no}}, r));
+  EXPECT_TRUE(Takes({.kind = LogFilter::kAnd, .filters = {yes, {.kind = LogFilter::kOr, .filters = {no, yes}}}}, r));
+}
+
+TEST(LogFilter, FlagsAndHeaders) {
+  proxy::Record r = Sample();
+  EXPECT_TRUE(Takes({.kind = LogFilter::kResponseFlag}, r));
+  EXPECT_TRUE(Takes({.kind = LogFilter::kResponseFlag, .flags = {"UF", "UO"}}, r));
+  EXPECT_FALSE(Takes({.kind = LogFilter::kResponseFlag, .flags = {"UF"}}, r));
+  r.flags = {};
+  EXPECT_FALSE(Takes({.kind = LogFilter::kResponseFlag}, r));
+  LogFilter header{.kind = LogFilter::kHeader};
+  header.header.name = "x-a";
+  EXPECT_TRUE(Takes(header, r));
+  header.header.name = "x-b";
+  EXPECT_FALSE(Takes(header, r));
+}
+
+TEST(LogFilter, GrpcStatusComesFromTheAnswerOrItsCode) {
+  proxy::Record r = Sample();
+  const LogFilter unavailable{.kind = LogFilter::kGrpcStatus, .mask = 1u << 14}, not_found{.kind = LogFilter::kGrpcStatus, .mask = 1u << 5};
+  EXPECT_TRUE(Takes(unavailable, r));
+  r.grpc_status = 5;
+  EXPECT_TRUE(Takes(not_found, r) && !Takes(unavailable, r));
+  EXPECT_FALSE(Takes({.kind = LogFilter::kGrpcStatus, .exclude = true, .mask = 1u << 5}, r));
+  r.grpc_status = 1000;
+  EXPECT_TRUE(Takes({.kind = LogFilter::kGrpcStatus, .exclude = true, .mask = ~0u}, r));
+}
+
+TEST(LogFilter, SamplingFollowsTheRequestId) {
+  proxy::Record r = Sample();
+  LogFilter f{.kind = LogFilter::kSample, .sample = {50, 100}};
+  EXPECT_TRUE(Takes(f, r, 99)) << "0x31 is 49";
+  f.sample.numerator = 49;
+  EXPECT_FALSE(Takes(f, r, 0));
+  f.independent = true;
+  EXPECT_TRUE(Takes(f, r, 0) && !Takes(f, r, 49));
+  f.independent = false;
+  r.request_id = "0000003x-";
+  EXPECT_TRUE(Takes(f, r, 0) && !Takes(f, r, 49)) << "not an id";
+}
+
+TEST(LogFilter, TypesAndTraces) {
+  proxy::Record r = Sample();
+  const LogFilter http{.kind = LogFilter::kLogType, .mask = 1u << 6};
+  EXPECT_TRUE(Takes(http, r));
+  r.protocol = proxy::Protocol::kTcp;
+  EXPECT_FALSE(Takes(http, r));
+  EXPECT_TRUE(Takes({.kind = LogFilter::kLogType, .exclude = true, .mask = 1u << 6}, r));
+
+  const LogFilter traceable{.kind = LogFilter::kTraceable, .tracing = true};
+  EXPECT_FALSE(Takes(traceable, r));
+  r.request_id[14] = 'a';
+  EXPECT_TRUE(Takes(traceable, r) && !Takes({.kind = LogFilter::kTraceable}, r));
+  r.request_id[14] = '4';
+  r.request_headers.Add("x-envoy-force-trace", "1");
+  EXPECT_TRUE(Takes(traceable, r));
+  r.request_headers.Add("x-client-trace-id", "c");
+  EXPECT_FALSE(Takes(traceable, r)) << "the client's reason comes first";
+}
+
+}  // namespace
+}  // namespace weft::telemetry
