@@ -12,6 +12,7 @@
 #include "sidecar/model/address.h"
 #include "sidecar/model/cluster_config.h"
 #include "sidecar/model/filters.h"
+#include "sidecar/model/grpc_log.h"
 #include "sidecar/model/log_filter.h"
 #include "sidecar/model/route_config.h"
 #include "sidecar/model/tls_config.h"
@@ -30,6 +31,7 @@ struct JsonNode {
 };
 
 struct AccessLog {
+  std::shared_ptr<const GrpcLog> grpc;  // set: goes there, and path and formats mean nothing
   std::string path;                 // "/dev/stdout" and "/dev/stderr" are what they say
   bool json = false;
   std::string text_format;          // "" : Envoy's default format

@@ -255,6 +255,7 @@ void Exchange::SendResponseHead(http::HeaderMap& head, bool end) {
   record_->status = static_cast<uint32_t>(http::ParseStatus(head.Value(Token::kStatus)));
   record_->response_header_bytes = head.bytes();
   record_->response_tx_first_ns = Since();
+  if (end && source_ == &stream_.in) record_->upstream_rx_last_ns = record_->response_tx_first_ns;
   if (auto g = head.Get(Token::kGrpcStatus)) record_->grpc_status = atoi(std::string(*g).c_str());
   if (record_->access_logs) Capture(head, record_->access_logs->response_headers, record_->response_headers);
   replay_.Clear(), again_.Clear();
@@ -268,6 +269,7 @@ void Exchange::PumpResponse() {
   In& up = *source_;
   codec::Codec& down = conn_->codec();
   bool upstream = source_ == &stream_.in;
+  if (upstream && (up.bits & In::kEnd) && record_->upstream_rx_last_ns < 0) record_->upstream_rx_last_ns = Since();
   while (!up.body.empty()) {
     size_t room = down.SendRoom(id_);
     if (room == 0) return;

@@ -220,7 +220,9 @@ void Exchange::SendRequestHead() {
   stream_.conn->codec().SendHead(stream_.id, down_.head, end);
   stream_.conn->MarkDirty();
   request_sent_ = end;
-  if (end) record_->upstream_tx_ns = Since();
+  record_->upstream_tx_header_bytes += down_.head.bytes();
+  record_->upstream_tx_first_ns = Since();
+  if (end) record_->upstream_tx_ns = record_->upstream_tx_first_ns;
 }
 
 void Exchange::PumpRequest() {
@@ -274,6 +276,7 @@ void Exchange::OnResponseHead() {
   AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.status = status;
   record_->upstream_first_rx_ns = Since();
+  record_->upstream_rx_header_bytes += in.head_bytes;
   record_->upstream_service_ns = static_cast<int64_t>(core_->loop()->now() - attempt_started_ns_);
   if (replayable_ && !upgrade_) {
     cluster::TryResult r;

@@ -106,14 +106,17 @@ struct RecordFigures {
   uint64_t start_unix_ns = 0;
   int64_t duration_ns = 0;                  // to the last byte of the response
   int64_t request_rx_ns = -1;               // last request byte received: Envoy's %REQUEST_DURATION%
+  int64_t upstream_tx_first_ns = -1;        // first request byte handed to the upstream
   int64_t upstream_tx_ns = -1;              // last request byte handed to the upstream
   int64_t upstream_first_rx_ns = -1;        // first response byte: %RESPONSE_DURATION%
+  int64_t upstream_rx_last_ns = -1;         // last response byte received
   int64_t response_tx_first_ns = -1;        // first response byte handed to the downstream
   int64_t response_tx_last_ns = -1;         // last response byte handed to the downstream; -1: cut before
   int64_t upstream_service_ns = -1;         // value of x-envoy-upstream-service-time
   uint64_t request_bytes = 0, response_bytes = 0;            // body bytes: %BYTES_RECEIVED%, %BYTES_SENT%
   uint64_t request_header_bytes = 0, response_header_bytes = 0;
   uint64_t upstream_tx_bytes = 0, upstream_rx_bytes = 0;     // body bytes on the upstream side, all attempts
+  uint64_t upstream_tx_header_bytes = 0, upstream_rx_header_bytes = 0;  // of the heads there; 0: TCP
   uint8_t trace_id[16] = {}, span_id[8] = {}, parent_span_id[8] = {};
   uint32_t status = 0;                      // sent downstream; 0: TCP, or none was sent
   int32_t grpc_status = -1;                 // -1: none seen

@@ -50,8 +50,13 @@ base::Status Sidecar::Load() {
   hooks.publish = [this](model::SnapshotPtr s) -> base::Status {
     if (!plane_) return base::Ok{};
     auto status = plane_->Publish(std::move(s));
-    // A server behind a static cluster may have moved (DNS): look once the new snapshot is current.
-    if (status) loop_.Post([this] { UpdateAdsChannel(); });
+    // A server behind a cluster may have moved: look once the new snapshot is current.
+    if (status) {
+      loop_.Post([this] {
+        UpdateAdsChannel();
+        log_servers_->ClustersChanged();
+      });
+    }
     if (status && !settle_.armed()) loop_.Arm(&settle_, settle_ns_);  // not moved by further changes: they may never end
     return status;
   };
@@ -130,6 +135,12 @@ base::Status Sidecar::StartPlane() {
       DrainRecords();
     });
   };
+  telemetry::GrpcLogs::Options logs;
+  logs.loop = &loop_, logs.mark = mark_;
+  logs.origin = {bootstrap_.node->SerializeAsString(), bootstrap_.node_id, bootstrap_.node_cluster, bootstrap_.node->locality().zone()};
+  logs.find = [this](const std::string& cluster) { return FindCluster(cluster); };
+  log_servers_ = std::make_unique<telemetry::GrpcLogs>(std::move(logs));
+  logger_.SetServers(log_servers_.get());
   plane_ = std::make_unique<proxy::DataPlane>(std::move(o));
   plane_->Start();
   if (auto s = builder_->Start(); !s) return s;
@@ -184,16 +195,25 @@ void Sidecar::StartDiscovery() {
   UpdateAdsChannel();
 }
 
+telemetry::LogTarget Sidecar::FindCluster(const std::string& name) const {
+  auto snapshot = builder_->current();
+  const auto* entry = snapshot ? snapshot->FindCluster(name) : nullptr;
+  if (!entry || !entry->hosts) return {};
+  telemetry::LogTarget out{{}, entry->tls};
+  for (const auto& h : entry->hosts->hosts()) {
+    const model::Address& a = h.endpoint.address;
+    if (h.usable) out.addresses.push_back(a.kind == model::Address::kPipe ? a.text : h.address);
+  }
+  return out;
+}
+
 // The server's addresses and TLS are those of its static cluster; the channel starts once that is warm.
 void Sidecar::UpdateAdsChannel() {
   if (!ads_channel_) return;
-  auto snapshot = builder_->current();
-  const auto* entry = snapshot ? snapshot->FindCluster(bootstrap_.ads.cluster) : nullptr;
-  if (!entry || !entry->hosts) return;
-  std::vector<std::string> addresses;
-  for (const auto& h : entry->hosts->hosts()) addresses.push_back(h.endpoint.address.kind == model::Address::kPipe ? h.endpoint.address.text : h.address);
-  ads_channel_->SetTls(entry->tls);
-  if (addresses == ads_addresses_ || addresses.empty()) return;
+  const auto [addresses, tls] = FindCluster(bootstrap_.ads.cluster);
+  if (addresses.empty()) return;
+  ads_channel_->SetTls(tls);
+  if (addresses == ads_addresses_) return;
   bool first = ads_addresses_.empty();
   ads_addresses_ = addresses;
   ads_channel_->SetAddresses(addresses);
@@ -337,6 +357,7 @@ void Sidecar::OnTick() {
   if (loop_.now() - last_flush_ns_ >= base::kSecond || draining_) {
     last_flush_ns_ = loop_.now();
     logger_.Flush();
+    log_servers_->Sweep();
   }
   if (loop_.now() - last_gauges_ns_ >= base::kSecond) {
     last_gauges_ns_ = loop_.now();
@@ -358,8 +379,8 @@ void Sidecar::OnTick() {
   }
   if (quitting_) {
     // What is measured should still arrive: a short wait for the last acknowledgements.
-    bool done = !events_ || events_->Flush();
-    if (done || loop_.now() >= exit_by_ns_) loop_.Stop();
+    const bool told = !events_ || events_->Flush(), logged = log_servers_->Finish();
+    if ((told && logged) || loop_.now() >= exit_by_ns_) loop_.Stop();
     return;
   }
   if (!draining_) return;

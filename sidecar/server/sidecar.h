@@ -21,6 +21,7 @@
 #include "sidecar/server/options.h"
 #include "sidecar/telemetry/access_log.h"
 #include "sidecar/telemetry/event_stream.h"
+#include "sidecar/telemetry/grpc_log.h"
 #include "sidecar/xds/ads_client.h"
 #include "sidecar/xds/bootstrap.h"
 #include "sidecar/xds/mesh_client.h"
@@ -42,6 +43,7 @@ class Sidecar {
   void ResolveMeshServer();
   void StartMesh(const std::string& server_address);
   void UpdateAdsChannel();
+  telemetry::LogTarget FindCluster(const std::string& name) const;  // where its endpoints are now
   void OnDns(const model::Listener& listener, bool added);
   std::string StaticErrors() const;
   bool DrainRecords();   // whether there were any
@@ -71,6 +73,7 @@ class Sidecar {
   std::unique_ptr<xds::AdsClient> ads_;
   std::unique_ptr<telemetry::EventStream> events_;
   std::map<std::string, std::unique_ptr<dns::Server>> dns_;
+  std::unique_ptr<telemetry::GrpcLogs> log_servers_;
   telemetry::AccessLogger logger_;
   admin::ClusterStats cluster_stats_;
   admin::AdminState admin_state_;

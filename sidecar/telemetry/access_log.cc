@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "sidecar/telemetry/format.h"
 #include "sidecar/telemetry/log_filter.h"
 
 namespace weft::telemetry {
@@ -27,7 +28,8 @@ struct AccessLogger::Compiled {
   };
   struct Log {
     const model::AccessLog* config;
-    File* file;
+    File* file;                       // or
+    std::unique_ptr<GrpcLogSink> server;
     Format text;
     std::vector<Node> json;
   };
@@ -62,7 +64,7 @@ struct AccessLogger::Compiled {
   std::vector<Log> logs;
 };
 
-AccessLogger::AccessLogger() : random_(0x9e3779b97f4a7c15) {
+AccessLogger::AccessLogger(GrpcLogs* servers) : servers_(servers), random_(0x9e3779b97f4a7c15) {
   auto& stats = base::Stats::Get();
   written_ = stats.Counter("access_log_file.write_completed");
   failed_ = stats.Counter("access_log_file.write_failed");
@@ -86,14 +88,16 @@ AccessLogger::File* AccessLogger::FileFor(const std::string& path) {
 const AccessLogger::Compiled& AccessLogger::CompiledFor(const std::shared_ptr<const model::AccessLogs>& logs) {
   auto it = compiled_.find(logs);
   if (it != compiled_.end()) return *it->second;
-  // Configurations that nobody else holds any more will not be seen again.
-  for (auto old = compiled_.begin(); old != compiled_.end();) {
-    if (old->first.use_count() == 1) old = compiled_.erase(old);
-    else ++old;
-  }
+  Forget();
   auto compiled = std::make_unique<Compiled>();
   for (const model::AccessLog& log : logs->logs) {
-    Compiled::Log c{&log, FileFor(log.path), {}, {}};
+    Compiled::Log c{&log, log.grpc ? nullptr : FileFor(log.path), nullptr, {}, {}};
+    if (log.grpc) {
+      auto sender = servers_ ? servers_->For(log.grpc) : nullptr;
+      if (sender) c.server = std::make_unique<GrpcLogSink>(std::move(sender), log.grpc);
+      compiled->logs.push_back(std::move(c));
+      continue;
+    }
     // The translation has checked the formats; what still fails is left out rather than logged wrongly.
     if (log.json) {
       c.json = Compiled::Compile(log.json_format);
@@ -106,17 +110,26 @@ const AccessLogger::Compiled& AccessLogger::CompiledFor(const std::shared_ptr<co
   return *compiled_.emplace(logs, std::move(compiled)).first->second;
 }
 
+// Configurations that nobody else holds any more will not be seen again.
+void AccessLogger::Forget() {
+  std::erase_if(compiled_, [](const auto& c) { return c.first.use_count() == 1; });
+}
+
 void AccessLogger::Log(const proxy::Record& record) {
   if (!record.access_logs) return;
   for (const Compiled::Log& log : CompiledFor(record.access_logs).logs) {
     const model::AccessLog& c = *log.config;
-    if (!log.file) {
+    if (!log.file && !log.server) {
       base::Cells::Local().Add(dropped_);
       continue;
     }
     if (c.filter) {
       random_ ^= random_ << 13, random_ ^= random_ >> 7, random_ ^= random_ << 17;
       if (!Passes(*c.filter, record, random_)) continue;
+    }
+    if (log.server) {
+      log.server->Log(record);
+      continue;
     }
     std::string& out = log.file->pending;
     if (out.size() > kMaxPending) {
@@ -162,6 +175,7 @@ void AccessLogger::FlushFile(File& file) {
 }
 
 void AccessLogger::Flush() {
+  Forget();
   for (auto& [path, file] : files_) FlushFile(*file);
 }
 

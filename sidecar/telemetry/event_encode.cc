@@ -4,72 +4,21 @@
 #include <cstring>
 
 #include "api/weft/telemetry/v1/telemetry.pb.h"
+#include "sidecar/telemetry/proto_wire.h"
 
 namespace weft::telemetry {
 namespace {
+
+using namespace wire;
 
 using E = weft::telemetry::v1::RequestEvent;
 using A = weft::telemetry::v1::Attempt;
 using J = weft::telemetry::v1::Ejection;
 
-void Varint(uint64_t v, std::string* out) {
-  char buf[10];
-  size_t n = 0;
-  while (v >= 0x80) buf[n++] = static_cast<char>(v | 0x80), v >>= 7;
-  buf[n++] = static_cast<char>(v);
-  out->append(buf, n);
-}
-
-void Tag(int field, int wire, std::string* out) { Varint(static_cast<uint64_t>(field) << 3 | static_cast<uint64_t>(wire), out); }
-
-// As proto3 does, defaults are left out.
-void Put(int field, uint64_t v, std::string* out) {
-  if (v == 0) return;
-  Tag(field, 0, out);
-  Varint(v, out);
-}
-
-void PutBytes(int field, std::string_view s, std::string* out) {
-  if (s.empty()) return;
-  Tag(field, 2, out);
-  Varint(s.size(), out);
-  out->append(s);
-}
-
-bool IsAscii(std::string_view s) {
-  size_t i = 0;
-  for (; i + 8 <= s.size(); i += 8) {
-    uint64_t w;
-    memcpy(&w, s.data() + i, 8);
-    if (w & 0x8080808080808080) return false;
-  }
-  for (; i < s.size(); ++i) {
-    if (s[i] & 0x80) return false;
-  }
-  return true;
-}
-
-// Bytes that are not UTF-8 become '?'.
-std::string Repair(std::string_view s) {
-  std::string out(s);
-  for (size_t i = 0; i < out.size();) {
-    unsigned char c = static_cast<unsigned char>(out[i]);
-    size_t len = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-    bool good = len > 0 && i + len <= out.size();
-    for (size_t k = 1; good && k < len; ++k) good = (static_cast<unsigned char>(out[i + k]) & 0xc0) == 0x80;
-    if (good && ((c == 0xe0 && static_cast<unsigned char>(out[i + 1]) < 0xa0) || (c == 0xed && static_cast<unsigned char>(out[i + 1]) > 0x9f) ||
-                 (c == 0xf0 && static_cast<unsigned char>(out[i + 1]) < 0x90) || (c == 0xf4 && static_cast<unsigned char>(out[i + 1]) > 0x8f)))
-      good = false;
-    if (good) i += len;
-    else out[i++] = '?';
-  }
-  return out;
-}
-
 // A cap on every text a peer chooses: an event stays small whatever was sent to us.
 void PutText(int field, std::string_view s, size_t most, std::string* out) {
   s = s.substr(0, most);
-  IsAscii(s) ? PutBytes(field, s, out) : PutBytes(field, Repair(s), out);
+  IsAscii(s) ? PutBytes(field, s, out) : PutBytes(field, Repair(s, '?'), out);
 }
 
 bool AnySet(const uint8_t* bytes, size_t n) { return std::any_of(bytes, bytes + n, [](uint8_t b) { return b != 0; }); }

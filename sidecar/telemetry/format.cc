@@ -6,7 +6,7 @@
 #include <ctime>
 #include <optional>
 
-#include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/format.h"
 
 namespace weft::telemetry {
 
@@ -45,17 +45,6 @@ std::string_view PortOf(std::string_view a) {
 }
 
 std::string PortOf(const model::Address& a) { return a.kind == model::Address::kIp ? std::to_string(a.port) : std::string(); }
-
-// What a header operator finds: the kept headers first, then what the record holds of every request.
-std::string_view RequestHeader(const Record& r, const std::string& name) {
-  if (auto v = r.request_headers.Get(name)) return *v;
-  if (name == ":method") return r.method;
-  if (name == ":path") return r.path;
-  if (name == ":authority" || name == "host") return r.authority;
-  if (name == "x-request-id") return r.request_id;
-  if (name == "user-agent") return r.user_agent;
-  return {};
-}
 
 std::string Hex(const uint8_t* bytes, size_t n) {
   static const char* digits = "0123456789abcdef";
@@ -167,14 +156,9 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
     case kUpstreamCluster:
     case kUpstreamClusterRaw: return r.flags.Has(proxy::ResponseFlag::kNoClusterFound) ? Value{} : Text(r.cluster);
     case kAttempts: return Number(r.attempt_count);
-    case kUpstreamTlsFailure: {
-      // A connection that was refused is a failure of the transport too.
-      const bool refused = r.upstream_transport_failure.empty() && r.attempt_count > 0;
-      const std::string_view last = refused ? std::string_view(r.attempts[r.attempt_count - 1].detail) : std::string_view();
-      return keep(Underscored(last.starts_with("delayed connect error") ? last : std::string_view(r.upstream_transport_failure)));
-    }
-    case kUpstreamTx: return Number(static_cast<int64_t>(r.upstream_tx_bytes));
-    case kUpstreamRx: return Number(static_cast<int64_t>(r.upstream_rx_bytes));
+    case kUpstreamTlsFailure: return keep(Underscored(UpstreamFailure(r)));
+    case kUpstreamTx: return Number(static_cast<int64_t>(r.upstream_tx_bytes + r.upstream_tx_header_bytes));
+    case kUpstreamRx: return Number(static_cast<int64_t>(r.upstream_rx_bytes + r.upstream_rx_header_bytes));
     case kDownstreamTx: return Number(static_cast<int64_t>(r.response_bytes + r.response_header_bytes));
     case kDownstreamRx: return Number(static_cast<int64_t>(r.request_bytes + r.request_header_bytes));
     case kRequestHeadersBytes:
@@ -243,6 +227,23 @@ void AppendNumber(int64_t n, std::string* out) {
 }
 
 }  // namespace
+
+std::string_view RequestHeader(const Record& r, std::string_view name) {
+  if (auto v = r.request_headers.Get(name)) return *v;
+  if (name == ":method") return r.method;
+  if (name == ":path") return r.path;
+  if (name == ":authority" || name == "host") return r.authority;
+  if (name == "x-request-id") return r.request_id;
+  if (name == "user-agent") return r.user_agent;
+  return {};
+}
+
+std::string_view UpstreamFailure(const Record& r) {
+  // A connection that was refused is a failure of the transport too.
+  const bool refused = r.upstream_transport_failure.empty() && r.attempt_count > 0;
+  const std::string_view last = refused ? std::string_view(r.attempts[r.attempt_count - 1].detail) : std::string_view();
+  return last.starts_with("delayed connect error") ? last : std::string_view(r.upstream_transport_failure);
+}
 
 base::Result<Format> Format::Compile(std::string_view text) {
   auto parsed = model::LogFormat::Parse(text);

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <map>
 
-#include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/format.h"
 
 namespace weft::telemetry {
 

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/format.h"
 #include "sidecar/telemetry/stats_text.h"
 
 namespace weft::telemetry {

@@ -506,9 +506,11 @@ void GrpcChannel::Stop() {
 
 void GrpcChannel::SetTls(std::shared_ptr<const tls::Context> tls) { impl_->options.tls = std::move(tls); }
 void GrpcChannel::SetAddresses(std::vector<std::string> addresses) {
-  bool had_none = impl_->options.addresses.empty();
+  if (addresses == impl_->options.addresses) return;
   impl_->options.addresses = std::move(addresses);
-  if (had_none && impl_->started && impl_->fd < 0) impl_->loop->Arm(&impl_->backoff_timer, 0);
+  // What the last tries failed at is not what the next one meets.
+  impl_->attempt = 0;
+  if (impl_->started && impl_->fd < 0) impl_->loop->Arm(&impl_->backoff_timer, 0);
 }
 void GrpcChannel::Reconnect(const std::string& why) {
   if (impl_->fd < 0) return;

@@ -183,6 +183,24 @@ struct Needed {
       ReadAll(c.Key(n.key), n.children);
     }
   }
+  void ReadValue(const Ctx& c, const model::LogValue& v) {
+    if (v.kind == model::LogValue::kFormat) Read(c, v.format);
+    for (const model::LogValue& child : v.children) ReadValue(c, child);
+  }
+  void ReadGrpc(const Ctx& c, const model::GrpcLog& log) {
+    // Those that have fields of their own in an entry of a request.
+    if (log.kind == model::GrpcLog::kHttp) {
+      request.insert({":scheme", ":authority", ":path", ":method", "user-agent", "referer", "x-forwarded-for", "x-request-id", "x-envoy-original-path"});
+    }
+    request.insert(log.request_headers.begin(), log.request_headers.end());
+    response.insert(log.response_headers.begin(), log.response_headers.end());
+    trailers.insert(log.response_trailers.begin(), log.response_trailers.end());
+    for (const model::LogTag& t : log.tags) {
+      if (!t.header.empty()) request.insert(t.header);
+    }
+    if (log.body) ReadValue(c, *log.body);
+    for (const model::LogValue& v : log.attributes) ReadValue(c, v);
+  }
 };
 
 }  // namespace
@@ -213,12 +231,16 @@ std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
       auto f = Unpack<envoy::extensions::access_loggers::stream::v3::StderrAccessLog>(tc, l.typed_config());
       log.path = "/dev/stderr";
       SetFormat(tc / "log_format", f.log_format(), log);
+    } else if (IsGrpcLog(type)) {
+      log.grpc = ToGrpcLog(tc, l.typed_config());
+      if (!log.grpc) continue;
     } else {
       tc.Warn("access logger \"" + (type.empty() ? l.name() : type) + "\" is not supported, ignored");
       continue;
     }
     if (l.has_filter()) log.filter = ToFilter(lc / "filter", l.filter(), tracing, needed.request);
-    if (log.json) needed.ReadAll(tc, log.json_format);
+    if (log.grpc) needed.ReadGrpc(tc, *log.grpc);
+    else if (log.json) needed.ReadAll(tc, log.json_format);
     else needed.Read(tc, log.text_format.empty() ? kDefaultHeaders : log.text_format);
     out->logs.push_back(std::move(log));
   }

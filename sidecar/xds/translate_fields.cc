@@ -156,6 +156,12 @@ constexpr Supported kTable[] = {
     {"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "resolvers"},
     {"envoy.data.dns.v3.DnsTable", "virtual_domains known_suffixes external_retry_count"},
 
+    {"envoy.extensions.access_loggers.grpc.v3.CommonGrpcAccessLogConfig",
+     "log_name grpc_service transport_api_version buffer_flush_interval buffer_size_bytes grpc_stream_retry_policy custom_tags"},
+    {"envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+     "common_config grpc_service disable_builtin_labels resource_attributes body attributes stat_prefix log_name buffer_flush_interval "
+     "buffer_size_bytes custom_tags"},
+
     {BOOT "Bootstrap",
      "node node_context_params static_resources dynamic_resources stats_flush_interval admin overload_manager bootstrap_extensions "
      "header_prefix default_regex_engine stats_config layered_runtime"},

@@ -103,6 +103,9 @@ model::Cluster::SocketOption ToSocketOption(const Ctx& c, const core::SocketOpti
 std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
                                                       const google::protobuf::RepeatedPtrField<envoy::config::accesslog::v3::AccessLog>& logs,
                                                       bool tracing = false);
+// Loggers that send to a server (translate_grpc_log.cc); null with a warning: not in a way that we can.
+bool IsGrpcLog(const std::string& type);
+std::shared_ptr<const model::GrpcLog> ToGrpcLog(const Ctx& c, const google::protobuf::Any& config);
 // Scalar values as text, sorted by key; of one filter's metadata.
 std::vector<std::pair<std::string, std::string>> StructStrings(const google::protobuf::Struct& s);
 std::vector<std::pair<std::string, std::string>> MetadataStrings(const core::Metadata& m, const std::string& filter);

@@ -10,7 +10,7 @@
 #include "sidecar/http/ids.h"
 #include "sidecar/http/path.h"
 #include "sidecar/model/address.h"
-#include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/format.h"
 #include "test/fuzz/fuzz.h"
 
 namespace weft::fuzz {
