@@ -365,6 +365,79 @@ endpoints:
   EXPECT_EQ(error, "endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: \"x\" is not an IP address");
 }
 
+constexpr char kTcpLog[] = R"(
+name: l
+address: {socket_address: {address: 127.0.0.1, port_value: 1}}
+filter_chains:
+- filters:
+  - name: t
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+      stat_prefix: t
+      cluster: c
+      access_log: [{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.)";
+
+TEST_F(Translate, LogsToServers) {
+  auto l = Lis(kTcpLog + std::string(R"(grpc.v3.HttpGrpcAccessLogConfig,
+        common_config: {log_name: n, transport_api_version: V3, buffer_flush_interval: 0.25s, buffer_size_bytes: 0,
+          grpc_service: {envoy_grpc: {cluster_name: logs, authority: who}, initial_metadata: [{key: X-Key, value: v}], timeout: 3s},
+          filter_state_objects_to_log: [x], custom_tags: [{tag: t, request_header: {name: X-Tag, default_value: d}}, {tag: m, metadata: {}}]},
+        additional_request_headers_to_log: [X-Req], additional_response_headers_to_log: [X-Resp], additional_response_trailers_to_log: [X-Last]}}])"));
+  ASSERT_TRUE(l) << error;
+  const auto& logs = *l->chains[0]->tcp()->access_logs;
+  ASSERT_EQ(1u, logs.logs.size());
+  const model::GrpcLog& g = *logs.logs[0].grpc;
+  EXPECT_EQ(model::GrpcLog::kHttp, g.kind);
+  EXPECT_EQ("n", g.name);
+  EXPECT_EQ("logs", g.cluster);
+  EXPECT_EQ("who", g.authority);
+  EXPECT_EQ((std::vector<std::pair<std::string, std::string>>{{"x-key", "v"}}), g.metadata);
+  EXPECT_EQ(250'000'000u, g.flush_interval_ns);
+  EXPECT_EQ(0u, g.buffer_bytes);
+  EXPECT_EQ(3'000'000'000u, g.timeout_ns);
+  ASSERT_EQ(1u, g.tags.size());
+  EXPECT_EQ("x-tag", g.tags[0].header);
+  EXPECT_EQ(11u, logs.request_headers.size()) << "nine with fields of their own, x-req, x-tag";
+  EXPECT_EQ(std::vector<std::string>{"x-resp"}, logs.response_headers);
+  EXPECT_EQ(std::vector<std::string>{"x-last"}, logs.response_trailers);
+  ASSERT_EQ(2u, warnings.list().size());
+  EXPECT_NE(std::string::npos, warnings.list()[0].find("common_config.filter_state_objects_to_log: not supported, ignored"));
+  EXPECT_NE(std::string::npos, warnings.list()[1].find("common_config.custom_tags[1]: only literal, environment and request_header"));
+
+  EXPECT_FALSE(Lis(kTcpLog + std::string(R"(grpc.v3.TcpGrpcAccessLogConfig, common_config: {grpc_service: {envoy_grpc: {cluster_name: c}}}}}])")));
+  EXPECT_EQ("filter_chains[0].filters[0].typed_config.access_log[0].typed_config.common_config.log_name: is required", error);
+  l = Lis(kTcpLog + std::string(R"(grpc.v3.TcpGrpcAccessLogConfig, common_config: {log_name: n, grpc_service: {google_grpc: {target_uri: x, stat_prefix: s}}}}}])"));
+  ASSERT_TRUE(l) << error;
+  EXPECT_EQ(nullptr, l->chains[0]->tcp()->access_logs) << "left out, with a warning";
+}
+
+TEST_F(Translate, OpenTelemetryLogs) {
+  auto l = Lis(kTcpLog + std::string(R"(open_telemetry.v3.OpenTelemetryAccessLogConfig, log_name: n, stat_prefix: p, disable_builtin_labels: true,
+        grpc_service: {envoy_grpc: {cluster_name: logs}}, body: {string_value: "%REQ(X-A)%"},
+        attributes: {values: [{key: b, value: {kvlist_value: {values: [{key: c, value: {array_value: {values: [{string_value: "%RESP(X-B)%"}]}}}]}}}]},
+        resource_attributes: {values: [{key: r, value: {int_value: 5}}]}}}])"));
+  ASSERT_TRUE(l) << error;
+  const auto& logs = *l->chains[0]->tcp()->access_logs;
+  const model::GrpcLog& g = *logs.logs[0].grpc;
+  EXPECT_EQ(model::GrpcLog::kOtlp, g.kind);
+  EXPECT_EQ("%REQ(X-A)%", g.body->format);
+  EXPECT_EQ("%RESP(X-B)%", g.attributes[0].children[0].children[0].format);
+  EXPECT_EQ("c", g.attributes[0].children[0].key);
+  EXPECT_EQ("r", g.resource[0].first);
+  EXPECT_FALSE(g.builtin_labels);
+  EXPECT_EQ("p", g.stat_prefix);
+  EXPECT_EQ(std::vector<std::string>{"x-a"}, logs.request_headers);
+  EXPECT_EQ(std::vector<std::string>{"x-b"}, logs.response_headers);
+
+  EXPECT_FALSE(Lis(kTcpLog + std::string(R"(open_telemetry.v3.OpenTelemetryAccessLogConfig, grpc_service: {envoy_grpc: {cluster_name: c}},
+        attributes: {values: [{key: b, value: {string_value: "%NOPE%"}}]}}}])")));
+  EXPECT_EQ("filter_chains[0].filters[0].typed_config.access_log[0].typed_config.attributes[\"b\"]: unknown operator %NOPE%", error);
+  EXPECT_FALSE(Lis(kTcpLog + std::string(R"(open_telemetry.v3.OpenTelemetryAccessLogConfig, grpc_service: {envoy_grpc: {cluster_name: c}},
+        body: {int_value: 5}}}])")));
+  EXPECT_EQ("filter_chains[0].filters[0].typed_config.access_log[0].typed_config.body: only strings, lists and maps are supported in an "
+            "OpenTelemetry log format", error);
+}
+
 TEST_F(Translate, Secrets) {
   auto s = Sec("{name: s, tls_certificate: {certificate_chain: {inline_string: C}, private_key: {filename: /k}}}");
   ASSERT_TRUE(s) << error;
