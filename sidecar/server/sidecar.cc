@@ -54,7 +54,7 @@ base::Status Sidecar::Load() {
     if (status) {
       loop_.Post([this] {
         UpdateAdsChannel();
-        log_servers_->ClustersChanged();
+        if (auto snapshot = builder_->current()) log_servers_->SnapshotChanged(*snapshot);
       });
     }
     if (status && !settle_.armed()) loop_.Arm(&settle_, settle_ns_);  // not moved by further changes: they may never end

@@ -197,14 +197,34 @@ std::shared_ptr<LogSender> GrpcLogs::For(const std::shared_ptr<const GrpcLog>& c
   return sender;
 }
 
-void GrpcLogs::ClustersChanged() {
+void GrpcLogs::SnapshotChanged(const model::ConfigSnapshot& snapshot) {
+  if (snapshot.listeners != listeners_) {
+    listeners_ = snapshot.listeners;
+    configured_.clear();
+    const auto add = [this](const std::shared_ptr<const model::AccessLogs>& logs) {
+      if (!logs) return;
+      for (const model::AccessLog& log : logs->logs) {
+        if (log.grpc) configured_.insert(log.grpc->key);
+      }
+    };
+    for (const auto& l : listeners_) {
+      add(l->config->access_logs);
+      const auto chain = [&](const model::FilterChain& c) {
+        if (c.http()) add(c.http()->access_logs);
+        if (c.tcp()) add(c.tcp()->access_logs);
+      };
+      for (const auto& c : l->config->chains) chain(*c);
+      if (l->config->default_chain) chain(*l->config->default_chain);
+    }
+  }
   for (auto& [key, e] : senders_) e.sender->SetTarget(options_.find(e.sender->cluster()));
 }
 
 void GrpcLogs::Sweep() {
   for (auto it = senders_.begin(); it != senders_.end();) {
-    Entry& e = it->second;
-    const bool used = e.sender.use_count() > 1;
+    auto& [key, e] = *it;
+    const bool used = e.sender.use_count() > 1 || configured_.contains(key);
+    if (used) e.ending_since_ns = 0;
     if (!used && !e.ending_since_ns) e.ending_since_ns = options_.loop->now();
     const bool over = !used && (e.sender->Finish() || options_.loop->now() - e.ending_since_ns > kMaxEndingNs);
     it = over ? senders_.erase(it) : std::next(it);

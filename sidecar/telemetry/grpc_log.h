@@ -4,7 +4,7 @@
 //   GrpcLogs servers({.loop = &loop, .origin = node, .find = [&](const std::string& cluster) { return target; }});
 //   GrpcLogSink sink(servers.For(config), config);
 //   sink.Log(record);
-//   servers.ClustersChanged();   // whenever the snapshot did
+//   servers.SnapshotChanged(*snapshot);
 //   servers.Sweep();             // once a second: ends the streams of logs that are configured no more
 //   servers.Finish();            // at the end, again and again until it is true or time is up
 //
@@ -23,6 +23,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,7 @@
 #include "sidecar/base/stats.h"
 #include "sidecar/io/loop.h"
 #include "sidecar/model/grpc_log.h"
+#include "sidecar/model/snapshot.h"
 #include "sidecar/proxy/record.h"
 #include "sidecar/telemetry/otlp_encode.h"
 #include "sidecar/xds/grpc_channel.h"
@@ -110,7 +112,8 @@ class GrpcLogs {
   explicit GrpcLogs(Options options) : options_(std::move(options)) {}
   // Logs with equal keys share one. Null: there are too many.
   std::shared_ptr<LogSender> For(const std::shared_ptr<const model::GrpcLog>& config);
-  void ClustersChanged();
+  // Senders go where their clusters are now; those that no listener names end with the next Sweep().
+  void SnapshotChanged(const model::ConfigSnapshot& snapshot);
   void Sweep();
   bool Finish();
   size_t size() const { return senders_.size(); }
@@ -122,6 +125,8 @@ class GrpcLogs {
   };
   const Options options_;
   std::map<std::string, Entry> senders_;  // by GrpcLog::key
+  std::vector<std::shared_ptr<const model::ListenerEntry>> listeners_;  // of the snapshot
+  std::set<std::string> configured_;      // keys of the logs that they name
 };
 
 // One configured log: records in, entries to its sender.
