@@ -51,8 +51,9 @@ namespace weft::model {
   X(kDownstreamTlsFailure, "DOWNSTREAM_TRANSPORT_FAILURE_REASON", kNever) X(kUpstreamTlsVersion, "UPSTREAM_TLS_VERSION", kNever) \
   X(kUpstreamPeerUriSan, "UPSTREAM_PEER_URI_SAN", kNever) X(kEnvironment, "ENVIRONMENT", kMust)                           \
   X(kLogType, "ACCESS_LOG_TYPE", kNever) X(kQueryParam, "QUERY_PARAM", kMust) X(kPath, "PATH", kMay)                      \
-  /* Nothing here writes dynamic metadata or filter state, and virtual clusters are not kept: always missing. */          \
-  X(kDynamicMetadata, "DYNAMIC_METADATA", kMust) X(kFilterState, "FILTER_STATE", kMust)                                   \
+  X(kDynamicMetadata, "DYNAMIC_METADATA", kMust)                                                                          \
+  /* Nothing here writes filter state, and virtual clusters are not kept: always missing. */                              \
+  X(kFilterState, "FILTER_STATE", kMust)                                   \
   X(kUpstreamFilterState, "UPSTREAM_FILTER_STATE", kMust) X(kVirtualCluster, "VIRTUAL_CLUSTER_NAME", kNever)
 
 enum class LogOperator : uint8_t {

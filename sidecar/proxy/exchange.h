@@ -45,6 +45,7 @@ class Exchange final : public base::ListNode {
   // Filters from next_filter_ on; true when the request may go on to its route.
   bool RunFilters();
   bool RunRbac(const model::RbacConfig& config);
+  void NoteRbac(const model::RbacConfig& config, const filters::rbac::Verdict& verdict);
   bool RunFault(const model::FaultConfig& config);
   bool RunRateLimit(const model::LocalRateLimitConfig& config);
   bool AbortByFault();

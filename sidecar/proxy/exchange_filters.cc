@@ -64,6 +64,7 @@ bool Exchange::RunRbac(const model::RbacConfig& config) {
   base::Cells& cells = base::Cells::Local();
   if (v.shadow_evaluated) cells.Add(v.shadow_allowed ? stats.rbac_shadow_allowed : stats.rbac_shadow_denied);
   cells.Add(v.allowed ? stats.rbac_allowed : stats.rbac_denied);
+  if (record_->access_logs) NoteRbac(config, v);
   if (v.allowed) return true;
   scratch_ = "rbac_access_denied_matched_policy[";
   scratch_ += v.policy.empty() ? std::string_view("none") : v.policy;
@@ -75,6 +76,21 @@ bool Exchange::RunRbac(const model::RbacConfig& config) {
   }
   LocalReply(403, scratch_, "RBAC: access denied");
   return false;
+}
+
+// What Envoy's filter writes as dynamic metadata.
+void Exchange::NoteRbac(const model::RbacConfig& config, const filters::rbac::Verdict& v) {
+  const auto note = [this](const std::string& prefix, std::string_view key, std::string_view value) {
+    (scratch_ = "envoy.filters.http.rbac:").append(prefix).append(key);
+    record_->metadata.Set(std::string_view(scratch_), value);
+  };
+  if (v.shadow_evaluated) {
+    if (!v.shadow_policy.empty()) note(config.shadow_stat_prefix, "shadow_effective_policy_id", v.shadow_policy);
+    note(config.shadow_stat_prefix, "shadow_engine_result", v.shadow_allowed ? "allowed" : "denied");
+  }
+  if (!config.rules) return;
+  if (!v.policy.empty()) note(config.stat_prefix, "enforced_effective_policy_id", v.policy);
+  note(config.stat_prefix, "enforced_engine_result", v.allowed ? "allowed" : "denied");
 }
 
 bool Exchange::RunFault(const model::FaultConfig& config) {

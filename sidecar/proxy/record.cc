@@ -62,7 +62,7 @@ void Record::Reset() {
         connection_termination, listener, filter_chain, route, virtual_host, cluster, stat_prefix, upstream_host, upstream_local,
         requested_server_name, tls_version, tls_cipher, peer_identity, peer_subject, local_identity, upstream_tls_version,
         upstream_peer_identity, policy, destination_service, destination_namespace, fault);
-  request_headers.Clear(), response_headers.Clear(), response_trailers.Clear();
+  request_headers.Clear(), response_headers.Clear(), response_trailers.Clear(), metadata.Clear();
   access_logs.reset();
 }
 

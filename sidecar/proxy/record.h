@@ -155,6 +155,8 @@ struct Record : RecordFigures {
   std::vector<AttemptRecord> attempts;      // the first attempt_count of them
   // Only the headers the listener's access logs name, plus nothing else.
   http::HeaderMap request_headers, response_headers, response_trailers;
+  // Dynamic metadata that filters wrote, "namespace:key" -> text; kept where there are access logs.
+  http::HeaderMap metadata;
   std::shared_ptr<const model::AccessLogs> access_logs;  // null: not logged
 
   // Back to the initial state; strings and vectors keep their memory.

@@ -167,6 +167,11 @@ void SetCommon(const Record& r, const model::GrpcLog& config, als::AccessLogComm
   c.set_upstream_wire_bytes_sent(r.upstream_tx_bytes + r.upstream_tx_header_bytes);
   c.set_upstream_wire_bytes_received(r.upstream_rx_bytes + r.upstream_rx_header_bytes);
   if (!r.flags.empty()) SetFlags(r.flags, c.mutable_response_flags());
+  for (const auto& m : r.metadata) {
+    const size_t colon = m.name().find(':');
+    auto& space = (*c.mutable_metadata()->mutable_filter_metadata())[std::string(m.name().substr(0, colon))];
+    (*space.mutable_fields())[Text(m.name().substr(colon + 1))].set_string_value(Text(m.value()));
+  }
   for (const model::LogTag& tag : config.tags) {
     const std::string_view value = TagValue(tag, r);
     if (!value.empty()) (*c.mutable_custom_tags())[tag.name] = Text(value);

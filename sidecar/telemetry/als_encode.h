@@ -3,7 +3,7 @@
 //   std::string entry = EncodeHttpEntry(record, config);    // envoy.data.accesslog.v3.HTTPAccessLogEntry
 //
 // What a record has no figure for is absent: TLS session ids, the issuer of the client's certificate, our own certificate
-// outside a mesh, dynamic metadata and filter state. Threads: any.
+// outside a mesh, and filter state. Threads: any.
 #pragma once
 
 #include <string>

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdio>
 #include <ctime>
+#include <map>
 #include <optional>
 
 #include "sidecar/telemetry/format.h"
@@ -212,7 +213,23 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
       if (op.alternative == "PATH" || (path.empty() && op.alternative != "ORIG")) path = RequestHeader(r, ":path");
       return Text(op.text == "NQ" ? path.substr(0, path.find('?')) : path);
     }
-    case kDynamicMetadata:
+    case kDynamicMetadata: {
+      // One value, or all of a namespace as JSON.
+      if (auto v = r.metadata.Get(op.text)) return Text(*v);
+      if (op.text.find(':') != std::string::npos) return {};
+      std::map<std::string_view, std::string_view> members;
+      for (const auto& e : r.metadata) {
+        const std::string_view name = e.name();
+        if (name.size() > op.text.size() && name.starts_with(op.text) && name[op.text.size()] == ':') members[name.substr(op.text.size() + 1)] = e.value();
+      }
+      if (members.empty()) return {};
+      scratch.clear();
+      for (const auto& [key, value] : members) {
+        scratch += scratch.empty() ? '{' : ',';
+        AppendJsonString(key, &scratch), scratch += ':', AppendJsonString(value, &scratch);
+      }
+      return scratch += '}', Text(scratch);
+    }
     case kFilterState:
     case kUpstreamFilterState:
     case kVirtualCluster:

@@ -39,6 +39,7 @@ TEST(AlsEntry, HttpHasEveryFigureOfTheRecord) {
   GrpcLog config;
   config.request_headers = {"x-many", "x-none"}, config.response_headers = {"x-color"}, config.response_trailers = {"grpc-status"};
   config.tags = {{"lit", "v", ""}, {"many", "", "x-many"}, {"gone", "", "x-none"}, {"instead", "other", "x-none"}};
+  r.metadata.Add("envoy.filters.http.rbac:enforced_engine_result", "denied");
   als::HTTPAccessLogEntry e;
   ASSERT_TRUE(e.ParseFromString(EncodeHttpEntry(r, config)));
   const auto& c = e.common_properties();
@@ -68,6 +69,7 @@ TEST(AlsEntry, HttpHasEveryFigureOfTheRecord) {
   EXPECT_EQ(2u, c.upstream_request_attempt_count());
   EXPECT_EQ(als::AccessLogType::DownstreamEnd, c.access_log_type());
   EXPECT_FALSE(c.has_tls_properties());
+  EXPECT_EQ("denied", c.metadata().filter_metadata().at("envoy.filters.http.rbac").fields().at("enforced_engine_result").string_value());
   EXPECT_FALSE(c.has_response_flags());
   ASSERT_EQ(3u, c.custom_tags().size());
   EXPECT_EQ("v", c.custom_tags().at("lit"));

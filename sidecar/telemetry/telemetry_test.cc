@@ -86,6 +86,13 @@ TEST(AccessLog, MistakesAreNamed) {
   EXPECT_EQ("error: %REQ% needs an argument in parentheses", Render("%REQ%", {}));
 }
 
+TEST(AccessLog, DynamicMetadataOneValueOrAllOfANamespace) {
+  proxy::Record r = Sample();
+  EXPECT_EQ("- -", Render("%DYNAMIC_METADATA(a)% %DYNAMIC_METADATA(a:b)%", r));
+  r.metadata.Add("a:z", "1"), r.metadata.Add("a:b", "two"), r.metadata.Add("ab:c", "3");
+  EXPECT_EQ("{\"b\":\"two\",\"z\":\"1\"} tw - -", Render("%DYNAMIC_METADATA(a)% %DYNAMIC_METADATA(a:b):2% %DYNAMIC_METADATA(a:b:c)% %DYNAMIC_METADATA(b)%", r));
+}
+
 TEST(AccessLog, JsonKeepsTypesAndEscapes) {
   std::string dir = getenv("TEST_TMPDIR"), path = dir + "/json.log";
   auto logs = std::make_shared<model::AccessLogs>();

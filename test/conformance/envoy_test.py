@@ -63,7 +63,9 @@ ACCESS_LOG_TYPE ENVIRONMENT(WEFT_NONE) ENVIRONMENT(WEFT_SET) START_TIME START_TI
 START_TIME(%s%6f) START_TIME(%f) START_TIME(%3f) START_TIME(%9f) START_TIME_LOCAL START_TIME_LOCAL(%H) EMIT_TIME DURATION REQUEST_DURATION
 REQUEST_TX_DURATION RESPONSE_DURATION RESPONSE_TX_DURATION COMMON_DURATION(DS_RX_BEG:DS_RX_END:ms) COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)
 UPSTREAM_WIRE_BYTES_SENT UPSTREAM_WIRE_BYTES_RECEIVED DOWNSTREAM_WIRE_BYTES_SENT DOWNSTREAM_WIRE_BYTES_RECEIVED DOWNSTREAM_HEADER_BYTES_SENT
-DOWNSTREAM_HEADER_BYTES_RECEIVED REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES DYNAMIC_METADATA(a) DYNAMIC_METADATA(a:b):4 FILTER_STATE(a)
+DOWNSTREAM_HEADER_BYTES_RECEIVED REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES DYNAMIC_METADATA(a) DYNAMIC_METADATA(a:b):4
+DYNAMIC_METADATA(envoy.filters.http.rbac) DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_engine_result):3
+DYNAMIC_METADATA(envoy.filters.http.rbac:sh_shadow_effective_policy_id) FILTER_STATE(a)
 FILTER_STATE(a:PLAIN) FILTER_STATE(a:TYPED) UPSTREAM_FILTER_STATE(a:PLAIN) QUERY_PARAM(q) QUERY_PARAM(none) QUERY_PARAM(q):2 PATH PATH(WQ) PATH(NQ)
 PATH(NQ:ORIG_OR_PATH) PATH(NQ:ORIG) PATH(WQ:PATH)
 """.split()
@@ -142,7 +144,8 @@ def configuration(front, secure, tcp_front, tcp_dead, back, dead, log, leaf, ca,
               route("/retry", "back", prefix_rewrite="/status/503", retry_policy={"retry_on": "5xx", "num_retries": 1}),
               route("/only/ok", "back", prefix_rewrite="/ok"), last]
     deny = {"action": "DENY", "policies": {"no-secrets": {"permissions": [{"url_path": {"path": {"prefix": "/secret"}}}], "principals": [{"any": True}]}}}
-    filters = [named("rbac", "filters.http.rbac.v3.RBAC", rules=deny),
+    shadow = {"action": "DENY", "policies": {"no-\"teapots\"": {"permissions": [{"url_path": {"path": {"exact": "/direct"}}}], "principals": [{"any": True}]}}}
+    filters = [named("rbac", "filters.http.rbac.v3.RBAC", rules=deny, shadow_rules=shadow, shadow_rules_stat_prefix="sh_"),
                named("limit", "filters.http.local_ratelimit.v3.LocalRateLimit", stat_prefix="limit"),
                named("fault", "filters.http.fault.v3.HTTPFault")]
     hcm = {"access_log": formats(log), "codec_type": "AUTO", "upgrade_configs": [{"upgrade_type": "websocket"}],
@@ -205,12 +208,13 @@ REQUESTS = [
 
 
 class Proxy:
-    def __init__(self, name, argv, back, formats, certs):
+    def __init__(self, name, argv, back, formats, certs, clusters=()):
         self.name, self.log = name, path("%s-%d.log" % (name, free_port()))
         self.front, self.secure, self.tcp, self.tcp_dead = (free_port() for _ in range(4))
         self.dead = free_port()
         self.admin = path("%s-%d.sock" % (name, free_port()))
         conf = configuration(self.front, self.secure, self.tcp, self.tcp_dead, back.port, self.dead, self.log, certs[0], certs[1], formats)
+        conf["static_resources"]["clusters"] += clusters
         conf["admin"] = {"address": {"pipe": {"path": self.admin}}}
         env = dict(os.environ, WEFT_SET="set")
         self.process = start(*argv, "-c", write("%s-%d.json" % (name, free_port()), conf), "--concurrency", "1", log=name + ".out-%d" % free_port(), env=env)
