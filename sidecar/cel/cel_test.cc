@@ -131,7 +131,8 @@ TEST(Cel, Times) {
                "timestamp('2023-05-06T07:08:09Z').getDate() == 6", "timestamp('2023-05-06T07:08:09Z').getHours('-02:30') == 4", "timestamp(0).getHours('+05:99') == 6", "timestamp(0).getFullYear('-01:00') == 1969",
                "timestamp('2023-01-01T00:00:00.123456789Z').getMilliseconds() == 123", "duration('1h1m1s1ms1us1ns') > duration('1h')", "duration('1.5s') == duration('1500ms')", "duration('.5s') == duration('500ms')",
                "duration('1.s') == duration('1s')", "duration('-1.5s').getSeconds() == -1", "duration('-1.5s').getMilliseconds() == -500", "duration('3661s').getMinutes() == 61", "duration('0') == duration('-0')",
-               "timestamp(3600) - duration('1h') == timestamp(0)", "timestamp(7) - timestamp(2) == duration('5s')", "request.time.getFullYear() == 2023", "timestamp(9223372036854775807) > timestamp(0)"});
+               "timestamp(3600) - duration('1h') == timestamp(0)", "timestamp(7) - timestamp(2) == duration('5s')", "request.time.getFullYear() == 2023", "timestamp(9223372036854775807) > timestamp(0)",
+               "timestamp(9223372036854775807) + duration('1h') > timestamp(9223372036854775807)", "timestamp(9223372036854775807) - timestamp(-9223372036854775807) > duration('0s')"});
   Expect('e', {"timestamp('2023-02-30T00:00:00Z') == timestamp(0)", "timestamp('2023-01-01 00:00:00Z') == timestamp(0)", "timestamp('2023-01-01T24:00:00Z') == timestamp(0)", "timestamp('2023-01-01') == timestamp(0)",
                "timestamp(1u) == timestamp(1)", "duration('1d') == duration('24h')", "duration('1') == duration('1s')", "duration('') == duration('0')", "duration('315576000001s') > duration('0')", "duration(' 1s') == duration('1s')",
                "duration('1h') * 2 == duration('2h')", "timestamp(0).getHours('Nowhere/X') == 0", "timestamp(0).getHours('../../etc/passwd') == 0", "duration('1s').getFullYear() == 1", "timestamp(0).getHours(1) == 0"});

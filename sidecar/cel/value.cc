@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <compare>
-#include <limits>
 
 namespace weft::cel {
 namespace {
@@ -41,7 +40,8 @@ Value Value::Time(Kind kind, __int128 ns) {
   __int128 seconds = ns / 1'000'000'000;
   int64_t rest = static_cast<int64_t>(ns % 1'000'000'000);
   if (rest < 0) --seconds, rest += 1'000'000'000;
-  if (seconds < std::numeric_limits<int64_t>::min() || seconds > std::numeric_limits<int64_t>::max()) return Error("time overflow");
+  if (seconds > INT64_MAX) seconds = INT64_MAX, rest = 999'999'999;
+  if (seconds < INT64_MIN) seconds = INT64_MIN, rest = 0;
   Value v;
   v.kind = kind, v.i = static_cast<int64_t>(seconds), v.nanos = static_cast<uint32_t>(rest);
   return v;

@@ -52,7 +52,7 @@ struct Value {
   static Value Type(std::string_view v) { return WithText(kType, v); }
   static Value Of(const List* v) { return With(kList, [&](Value& o) { o.list = v; }); }
   static Value Of(const Map* v) { return With(kMap, [&](Value& o) { o.map = v; }); }
-  // ns: from the start of 1970, or of a duration. An error when the seconds do not fit.
+  // ns: from the start of 1970, or of a duration; the last there is when the seconds do not fit.
   static Value Timestamp(__int128 ns) { return Time(kTimestamp, ns); }
   static Value Duration(__int128 ns) { return Time(kDuration, ns); }
 

@@ -45,6 +45,8 @@ struct AccessLogs {
   std::vector<AccessLog> logs;
   // Lower-case names of the headers that formats and filters of `logs` refer to: only these are kept in records.
   std::vector<std::string> request_headers, response_headers, response_trailers;
+  // An expression computes a name or looks at them as a whole: all are kept.
+  bool all_request_headers = false, all_response_headers = false, all_response_trailers = false;
 };
 
 struct Tracing {

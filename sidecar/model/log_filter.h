@@ -7,9 +7,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "sidecar/cel/expression.h"
 #include "sidecar/model/match.h"
 
 namespace weft::model {
@@ -27,6 +29,7 @@ struct LogFilter {
     kLogType,         // type of the record is in mask
     kTraceable,       // the trace was forced by the caller
     kNotHealthCheck,  // no filter here marks health checks: always
+    kExpression,      // CEL over the record's attributes; an error or no bool: not logged
     kConstant,        // what cannot be there, dynamic metadata: value != 0
   } kind = kAnd;
   enum Op : uint8_t { kEq, kGe, kLe, kNe } op = kEq;
@@ -38,6 +41,7 @@ struct LogFilter {
   Percent sample{0, 100};
   std::vector<std::string> flags;  // short names: "UF"
   HeaderMatcher header;
+  std::optional<cel::Expression> expression;
   std::vector<LogFilter> filters;
 };
 

@@ -17,12 +17,12 @@ bool EqualLower(std::string_view text, std::string_view lower) {
 
 re2::StringPiece Piece(std::string_view s) { return {s.data(), s.size()}; }
 
-// A header's value: all lines joined by ","; ":authority" is "host" in HTTP/1 heads.
-std::optional<std::string_view> Value(const HeaderMatcher& m, const http::HeaderMap& headers, std::string& scratch) {
-  auto v = headers.Joined(m.name, scratch);
-  if (!v && m.token == http::Token::kAuthority) v = headers.Get(http::Token::kHost);
-  if (!v && m.token == http::Token::kHost) v = headers.Get(http::Token::kAuthority);
-  return v;
+// One value of the header.
+bool MatchValue(const HeaderMatcher& m, std::string_view v) {
+  if (m.kind == HeaderMatcher::kString) return m.string.Match(v);
+  int64_t n = 0;
+  const auto [end, error] = std::from_chars(v.data(), v.data() + v.size(), n);
+  return error == std::errc() && end == v.data() + v.size() && n >= m.range_start && n < m.range_end;
 }
 
 }  // namespace
@@ -76,26 +76,22 @@ bool StringMatcher::Match(std::string_view text) const {
 }
 
 bool HeaderMatcher::Match(const http::HeaderMap& headers) const {
-  std::string scratch;
-  auto v = Value(*this, headers, scratch);
-  if (kind == kPresent) {
-    bool there = v.has_value() || treat_missing_as_empty;
-    return (there == present) != invert;
+  using enum http::Token;
+  // ":authority" is "host" in HTTP/1 heads.
+  const bool host = token == kAuthority || token == kHost;
+  bool there = false, matches = false;
+  for (const auto& e : headers) {
+    if (token == kCustom ? e.token() != kCustom || e.name() != name : e.token() != token && !(host && (e.token() == kAuthority || e.token() == kHost))) continue;
+    there = true;
+    if (kind == kPresent || (matches = MatchValue(*this, e.value()))) break;
   }
-  if (!v) {
-    // As Envoy: a missing header matches nothing, not even inverted, unless it is to count as empty.
+  if (kind == kPresent) return ((there || treat_missing_as_empty) == present) != invert;
+  // As Envoy: a missing header matches nothing, not even inverted, unless it is to count as empty.
+  if (!there) {
     if (!treat_missing_as_empty) return false;
-    v = std::string_view();
+    matches = MatchValue(*this, {});
   }
-  bool ok = false;
-  if (kind == kString) {
-    ok = string.Match(*v);
-  } else {
-    int64_t n = 0;
-    auto [end, error] = std::from_chars(v->data(), v->data() + v->size(), n);
-    ok = error == std::errc() && end == v->data() + v->size() && n >= range_start && n < range_end;
-  }
-  return ok != invert;
+  return matches != invert;
 }
 
 bool MatchAll(const std::vector<HeaderMatcher>& matchers, const http::HeaderMap& headers) {

@@ -48,7 +48,7 @@ struct StringMatcher {
   bool Match(std::string_view text) const;
 };
 
-// All values of a repeated header are joined by "," before matching. Names are lower case; ":authority" also finds "host".
+// One of the values of a repeated header must match; inverted, none may. Names are lower case; ":authority" also finds "host".
 struct HeaderMatcher {
   enum Kind : uint8_t { kPresent, kString, kRange } kind = kPresent;
   std::string name;

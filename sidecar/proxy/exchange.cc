@@ -257,7 +257,7 @@ void Exchange::SendResponseHead(http::HeaderMap& head, bool end) {
   record_->response_tx_first_ns = Since();
   if (end && source_ == &stream_.in) record_->upstream_rx_last_ns = record_->response_tx_first_ns;
   if (auto g = head.Get(Token::kGrpcStatus)) record_->grpc_status = atoi(std::string(*g).c_str());
-  if (record_->access_logs) Capture(head, record_->access_logs->response_headers, record_->response_headers);
+  if (const auto* logs = record_->access_logs.get()) Capture(head, logs->all_response_headers, logs->response_headers, record_->response_headers);
   replay_.Clear(), again_.Clear();
   conn_->codec().SendHead(id_, head, end);
   conn_->MarkDirty();
@@ -287,7 +287,7 @@ void Exchange::PumpResponse() {
   if (!response_ended_ && (up.bits & In::kEnd)) {
     if (up.bits & In::kTrailers) {
       if (auto g = up.trailers.Get(Token::kGrpcStatus)) record_->grpc_status = atoi(std::string(*g).c_str());
-      if (record_->access_logs) Capture(up.trailers, record_->access_logs->response_trailers, record_->response_trailers);
+      if (const auto* logs = record_->access_logs.get()) Capture(up.trailers, logs->all_response_trailers, logs->response_trailers, record_->response_trailers);
       down.SendTrailers(id_, up.trailers);
     } else {
       down.SendBody(id_, up.body, 0, true);
@@ -445,7 +445,7 @@ void Exchange::FillRecord() {
   record_->grpc = grpc_;
   if (!told_) return;
   if (record_->detail.empty()) record_->detail = "via_upstream";
-  if (record_->access_logs) Capture(down_.head, record_->access_logs->request_headers, record_->request_headers);
+  if (const auto* logs = record_->access_logs.get()) Capture(down_.head, logs->all_request_headers, logs->request_headers, record_->request_headers);
   if (record_->authority.empty()) record_->authority = down_.head.Value(Token::kAuthority);
 }
 

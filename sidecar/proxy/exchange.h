@@ -93,7 +93,7 @@ class Exchange final : public base::ListNode {
   void ApplyRequestMutations();
   void ApplyResponseMutations(http::HeaderMap& head);
   std::string Expand(const std::string& format);
-  void Capture(const http::HeaderMap& from, const std::vector<std::string>& names, http::HeaderMap& to);
+  void Capture(const http::HeaderMap& from, bool all, const std::vector<std::string>& names, http::HeaderMap& to);
 
   void BeginRecord();
   void FillRecord();

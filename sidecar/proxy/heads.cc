@@ -259,9 +259,9 @@ void Exchange::PrepareResponseHead(http::HeaderMap& head) {
   if (hcm.always_set_request_id_in_response && !record_->request_id.empty()) head.Set(Token::kXRequestId, record_->request_id);
 }
 
-void Exchange::Capture(const http::HeaderMap& from, const std::vector<std::string>& names, http::HeaderMap& to) {
+void Exchange::Capture(const http::HeaderMap& from, bool all, const std::vector<std::string>& names, http::HeaderMap& to) {
   for (const auto& e : from) {
-    if (std::find(names.begin(), names.end(), e.name()) != names.end()) to.Add(e.name(), e.value());
+    if (all || std::find(names.begin(), names.end(), e.name()) != names.end()) to.Add(e.name(), e.value());
   }
 }
 

@@ -105,7 +105,7 @@ TEST_F(RouteTest, HeaderMatchers) {
   Add(with(str("x-user", StringMatcher::kExact, "amy"), "amy"));
   Add(with({.kind = HeaderMatcher::kRange, .name = "x-n", .range_start = -5, .range_end = 10}, "range"));
   Add(with({.kind = HeaderMatcher::kPresent, .name = "x-gone", .present = false, .invert = true}, "present by double negation"));
-  Add(with(str("x-list", StringMatcher::kExact, "a,b"), "list"));
+  Add(with(str("x-list", StringMatcher::kExact, "b"), "list"));
   Add(with(str("x-inv", StringMatcher::kPrefix, "a", true), "inverted"));
   Add(with(str(":authority", StringMatcher::kSuffix, ".org"), "authority"));
   auto h = [](const char* n, const char* v) { HeaderMap m = H("/"); m.Add(n, v); return m; };

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "sidecar/telemetry/record_attributes.h"
+
 namespace weft::telemetry {
 namespace {
 
@@ -17,23 +19,6 @@ bool Compare(LogFilter::Op op, uint64_t a, uint64_t b) {
     case LogFilter::kNe: return a != b;
   }
   return false;
-}
-
-// What the answer said, or what gRPC makes of an HTTP status; unknown when there was neither.
-int GrpcStatus(const Record& r) {
-  constexpr int kUnauthenticated = 16, kUnknown = 2, kInternal = 13, kPermissionDenied = 7, kUnimplemented = 12, kUnavailable = 14;
-  if (r.grpc_status >= 0) return r.grpc_status;
-  switch (r.status) {
-    case 400: return kInternal;
-    case 401: return kUnauthenticated;
-    case 403: return kPermissionDenied;
-    case 404: return kUnimplemented;
-    case 429:
-    case 502:
-    case 503:
-    case 504: return kUnavailable;
-    default: return kUnknown;
-  }
 }
 
 bool HasFlag(const Record& r, const std::vector<std::string>& names) {
@@ -73,13 +58,22 @@ bool Passes(const LogFilter& f, const Record& r, uint64_t random) {
     case LogFilter::kOr: return std::any_of(f.filters.begin(), f.filters.end(), passes);
     case LogFilter::kStatus: return Compare(f.op, r.status, f.value);
     case LogFilter::kDuration: return Compare(f.op, static_cast<uint64_t>(r.duration_ns / 1'000'000), f.value);
-    case LogFilter::kGrpcStatus: return in_mask(GrpcStatus(r));
+    case LogFilter::kGrpcStatus: {
+      constexpr int kUnknown = 2;
+      const int status = GrpcStatusOf(r);
+      return in_mask(status < 0 ? kUnknown : status);
+    }
     case LogFilter::kResponseFlag: return f.flags.empty() ? !r.flags.empty() : HasFlag(r, f.flags);
     case LogFilter::kHeader: return f.header.Match(r.request_headers);
     case LogFilter::kSample: return Sampled(f, r, random);
     case LogFilter::kLogType: return in_mask(r.protocol == proxy::Protocol::kTcp ? kTcpConnectionEnd : kDownstreamEnd);
     case LogFilter::kTraceable: return f.tracing && Forced(r);
     case LogFilter::kNotHealthCheck: return true;
+    case LogFilter::kExpression: {
+      const RecordAttributes attributes(r);
+      cel::Arena arena;
+      return f.expression->Evaluate(attributes, arena).IsTrue();
+    }
     case LogFilter::kConstant: return f.value != 0;
   }
   return false;

@@ -94,5 +94,40 @@ TEST(LogFilter, TypesAndTraces) {
   EXPECT_FALSE(Takes(traceable, r)) << "the client's reason comes first";
 }
 
+bool Says(const char* text, const proxy::Record& r) {
+  auto e = cel::Expression::Compile(text);
+  EXPECT_TRUE(e) << text;
+  return e && Takes({.kind = LogFilter::kExpression, .expression = std::move(*e)}, r);
+}
+
+TEST(LogFilter, ExpressionsOverARequest) {
+  proxy::Record r = Sample();
+  r.method = "GET", r.path = "/a?b=1#c", r.authority = "cart:80", r.detail = "overflow";
+  r.request_headers.Add("x-many", "1"), r.request_headers.Add("x-many", "2"), r.request_headers.Add(":authority", "cart:80");
+  r.response_headers.Add("x-color", "red");
+  r.downstream_remote = *model::Address::FromIp("::1", 555);
+  r.request_bytes = 3, r.request_header_bytes = 20, r.start_unix_ns = 1'700'000'000'000'000'000;
+  for (const char* text :
+       {"request.method == 'GET' && request.host == 'cart:80'", "request.url_path == '/a' && request.query == 'b=1'", "request.headers['X-Many'] == '1,2'", "request.headers['host'] == 'cart:80'",
+        "size(request.headers) == 3", "request.total_size == 23 && request.size == 3", "request.duration.getMilliseconds() == 25", "request.time.getFullYear() == 2023", "response.code == 503",
+        "response.code_details == 'overflow'", "response.flags == 128", "response.grpc_status == 14", "response.headers['x-color'].startsWith('r')", "source.address == '[::1]:555' && source.port == 555",
+        "!has(upstream.address) && upstream.request_attempt_count == 0u", "!connection.mtls && connection.requested_server_name == ''", "metadata.filter_metadata == {}", "!has(response.backend_latency)"})
+    EXPECT_TRUE(Says(text, r)) << text;
+  for (const char* text : {"request.method", "request.nope == 1", "response.code", "request.headers['x-none'] == ''", "xds.node.id == ''"}) EXPECT_FALSE(Says(text, r)) << text;
+  r.flags.Set(proxy::ResponseFlag::kNoClusterFound);
+  EXPECT_TRUE(Says("response.flags == 16777216 + 128", r)) << "Envoy's bits";
+}
+
+TEST(LogFilter, ExpressionsOverAConnection) {
+  proxy::Record r;
+  r.tls_version = "TLSv1.3", r.peer_identity = "spiffe://t/ns/n/sa/a", r.request_bytes = 5;
+  r.attempt_count = 1;
+  r.attempts.resize(1);
+  r.attempts[0].endpoint = r.upstream_host = "10.0.0.1:8000", r.attempts[0].total_hosts = 2;
+  for (const char* text : {"!has(request.path) && !has(request.protocol) && request.size == 5", "!has(response.code) && !has(response.grpc_status)", "connection.mtls && connection.tls_version == 'TLSv1.3'",
+                           "connection.uri_san_peer_certificate.endsWith('/sa/a')", "upstream.port == 8000 && upstream.num_endpoints == 2", "upstream.transport_failure_reason == ''", "!has(xds.route_name)"})
+    EXPECT_TRUE(Says(text, r)) << text;
+}
+
 }  // namespace
 }  // namespace weft::telemetry

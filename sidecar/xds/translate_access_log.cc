@@ -1,11 +1,14 @@
 // Access logs: loggers, their formats and filters, and the headers these need to be kept.
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <set>
 
 #include "envoy/data/accesslog/v3/accesslog.pb.h"
 #include "envoy/extensions/access_loggers/file/v3/file.pb.h"
+#include "envoy/extensions/access_loggers/filters/cel/v3/cel.pb.h"
 #include "envoy/extensions/access_loggers/stream/v3/stream.pb.h"
+#include "sidecar/cel/expression.h"
 #include "sidecar/model/log_format.h"
 #include "sidecar/xds/translate_internal.h"
 
@@ -61,109 +64,10 @@ void SetFormat(const Ctx& c, const core::SubstitutionFormatString& f, model::Acc
   }
 }
 
-// Headers of the request that a filter looks at.
-using Names = std::set<std::string>;
-
-void SetComparison(const Ctx& c, const envoy::config::accesslog::v3::ComparisonFilter& p, model::LogFilter& to) {
-  using Cmp = envoy::config::accesslog::v3::ComparisonFilter;
-  if (!p.has_value()) c.Fail("needs a value");
-  to.value = p.value().default_value();
-  switch (p.op()) {
-    case Cmp::EQ: to.op = model::LogFilter::kEq; break;
-    case Cmp::GE: to.op = model::LogFilter::kGe; break;
-    case Cmp::LE: to.op = model::LogFilter::kLe; break;
-    case Cmp::NE: to.op = model::LogFilter::kNe; break;
-    default: (c / "op").Fail("must be EQ, GE, LE or NE");
-  }
-}
-
-// A set of enumerators, all of them below 32.
-template <typename List>
-uint32_t Mask(const Ctx& c, const List& values, bool (*valid)(int)) {
-  uint32_t mask = 0;
-  for (int i = 0; i < values.size(); ++i) {
-    if (valid(values[i])) mask |= 1u << values[i];
-    else c[i].Fail(std::to_string(values[i]) + " is not one of the known values");
-  }
-  return mask;
-}
-
-constexpr std::string_view kFlags[] = {"LH", "UH", "UT",   "LR",   "UR", "UF", "UC",  "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
-                                       "URX", "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO"};
-
-model::LogFilter ToFilter(const Ctx& c, const envoy::config::accesslog::v3::AccessLogFilter& f, bool tracing, Names& headers) {
-  using F = envoy::config::accesslog::v3::AccessLogFilter;
-  using model::LogFilter;
-  LogFilter out;
-  const auto all = [&](const Ctx& fc, const auto& filters) {
-    if (filters.size() < 2) fc.Fail("needs at least two filters");
-    for (int i = 0; i < filters.size(); ++i) out.filters.push_back(ToFilter(fc[i], filters[i], tracing, headers));
-  };
-  switch (f.filter_specifier_case()) {
-    case F::kStatusCodeFilter:
-      out.kind = LogFilter::kStatus;
-      SetComparison(c / "status_code_filter.comparison", f.status_code_filter().comparison(), out);
-      break;
-    case F::kDurationFilter:
-      out.kind = LogFilter::kDuration;
-      SetComparison(c / "duration_filter.comparison", f.duration_filter().comparison(), out);
-      break;
-    case F::kNotHealthCheckFilter: out.kind = LogFilter::kNotHealthCheck; break;
-    case F::kTraceableFilter:
-      out.kind = LogFilter::kTraceable, out.tracing = tracing;
-      headers.insert({"x-envoy-force-trace", "x-client-trace-id"});
-      break;
-    case F::kRuntimeFilter:
-      if (f.runtime_filter().runtime_key().empty()) (c / "runtime_filter.runtime_key").Fail("is required");
-      out.kind = LogFilter::kSample;
-      if (f.runtime_filter().has_percent_sampled()) out.sample = Fraction(f.runtime_filter().percent_sampled());
-      out.independent = f.runtime_filter().use_independent_randomness();
-      break;
-    case F::kAndFilter: out.kind = LogFilter::kAnd, all(c / "and_filter.filters", f.and_filter().filters()); break;
-    case F::kOrFilter: out.kind = LogFilter::kOr, all(c / "or_filter.filters", f.or_filter().filters()); break;
-    case F::kHeaderFilter:
-      out.kind = LogFilter::kHeader;
-      out.header = ToHeader(c / "header_filter.header", f.header_filter().header());
-      headers.insert(out.header.name);
-      break;
-    case F::kResponseFlagFilter:
-      out.kind = LogFilter::kResponseFlag;
-      out.flags.assign(f.response_flag_filter().flags().begin(), f.response_flag_filter().flags().end());
-      for (int i = 0; i < f.response_flag_filter().flags_size(); ++i) {
-        if (std::find(std::begin(kFlags), std::end(kFlags), out.flags[static_cast<size_t>(i)]) == std::end(kFlags))
-          (c / "response_flag_filter.flags")[i].Fail("\"" + out.flags[static_cast<size_t>(i)] + "\" is not a response flag");
-      }
-      break;
-    case F::kGrpcStatusFilter:
-      out.kind = LogFilter::kGrpcStatus, out.exclude = f.grpc_status_filter().exclude();
-      out.mask = Mask(c / "grpc_status_filter.statuses", f.grpc_status_filter().statuses(),
-                      envoy::config::accesslog::v3::GrpcStatusFilter::Status_IsValid);
-      break;
-    case F::kLogTypeFilter:
-      out.kind = LogFilter::kLogType, out.exclude = f.log_type_filter().exclude();
-      out.mask = Mask(c / "log_type_filter.types", f.log_type_filter().types(), envoy::data::accesslog::v3::AccessLogType_IsValid);
-      break;
-    case F::kMetadataFilter:
-      // Nothing here writes dynamic metadata: its key is never found.
-      out.kind = LogFilter::kConstant;
-      out.value = !f.metadata_filter().has_match_if_key_not_found() || f.metadata_filter().match_if_key_not_found().value();
-      break;
-    case F::kExtensionFilter:
-      (c / "extension_filter").Fail("\"" + TypeOf(f.extension_filter().typed_config()) + "\" is not supported");
-      break;
-    case F::FILTER_SPECIFIER_NOT_SET: c.Fail("needs one kind of filter");
-  }
-  return out;
-}
-
-// What Envoy's default format needs.
-constexpr char kDefaultHeaders[] =
-    "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%%REQ(X-FORWARDED-FOR)%%REQ(USER-AGENT)%%REQ(X-REQUEST-ID)%%REQ(:AUTHORITY)%%REQ(:METHOD)%"
-    "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%";
-
-// Checks formats and collects the headers they need.
+// Checks formats and collects the headers that formats and filters need.
 struct Needed {
   std::set<std::string> request, response, trailers;
+  bool all_request = false, all_response = false, all_trailers = false;
 
   void Read(const Ctx& c, const std::string& text) {
     using Op = model::LogOperator;
@@ -201,7 +105,145 @@ struct Needed {
     if (log.body) ReadValue(c, *log.body);
     for (const model::LogValue& v : log.attributes) ReadValue(c, v);
   }
+  // What an expression looks at: headers by name where it names them, otherwise all of a message.
+  void Read(const Ctx& c, const cel::Expression::Path& path) {
+    // Attributes of Envoy that are not kept here.
+    static const std::map<std::string, std::set<std::string>> kMissing = {
+        {"xds", {"node", "cluster_metadata", "route_metadata", "virtual_host_metadata", "upstream_host_metadata", "upstream_host_locality_metadata", "listener_metadata"}},
+        {"upstream",
+         {"locality", "cx_pool_ready_duration", "subject_local_certificate", "subject_peer_certificate", "uri_san_local_certificate", "dns_san_local_certificate",
+          "dns_san_peer_certificate", "sha256_peer_certificate_digest"}},
+        {"connection", {"subject_local_certificate", "dns_san_local_certificate", "dns_san_peer_certificate", "sha256_peer_certificate_digest"}}};
+    const std::string& first = path[0];
+    const std::string second = path.size() > 1 ? path[1] : "";
+    if (auto it = kMissing.find(first); it != kMissing.end() && it->second.count(second)) c.Warn("attribute " + first + "." + second + " is always missing here");
+    if (first != "request" && first != "response") return;
+    const bool response = first == "response", trailers = response && second == "trailers", headers = second == "headers" || trailers;
+    const std::string name = path.size() > 2 ? LowerCase(path[2]) : "";
+    if (headers && !name.empty()) {
+      (trailers ? this->trailers : response ? this->response : request).insert(name == "host" ? ":authority" : name);
+    } else if (headers || second.empty()) {
+      all_trailers |= trailers || (response && second.empty());
+      all_response |= response && !trailers;
+      all_request |= !response;
+    } else if (!response) {
+      request.insert({":path", ":authority", ":scheme", ":method", "user-agent", "x-request-id"});
+      if (second == "size") request.insert("content-length");
+      if (second == "referer") request.insert("referer");
+    }
+  }
 };
+
+void SetComparison(const Ctx& c, const envoy::config::accesslog::v3::ComparisonFilter& p, model::LogFilter& to) {
+  using Cmp = envoy::config::accesslog::v3::ComparisonFilter;
+  if (!p.has_value()) c.Fail("needs a value");
+  to.value = p.value().default_value();
+  switch (p.op()) {
+    case Cmp::EQ: to.op = model::LogFilter::kEq; break;
+    case Cmp::GE: to.op = model::LogFilter::kGe; break;
+    case Cmp::LE: to.op = model::LogFilter::kLe; break;
+    case Cmp::NE: to.op = model::LogFilter::kNe; break;
+    default: (c / "op").Fail("must be EQ, GE, LE or NE");
+  }
+}
+
+// A set of enumerators, all of them below 32.
+template <typename List>
+uint32_t Mask(const Ctx& c, const List& values, bool (*valid)(int)) {
+  uint32_t mask = 0;
+  for (int i = 0; i < values.size(); ++i) {
+    if (valid(values[i])) mask |= 1u << values[i];
+    else c[i].Fail(std::to_string(values[i]) + " is not one of the known values");
+  }
+  return mask;
+}
+
+constexpr std::string_view kFlags[] = {"LH", "UH", "UT",   "LR",   "UR", "UF", "UC",  "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
+                                       "URX", "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO"};
+
+void SetExpression(const Ctx& c, const envoy::config::accesslog::v3::ExtensionFilter& p, model::LogFilter& to, Needed& needed) {
+  using Filter = envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
+  const std::string type = TypeOf(p.typed_config());
+  if (type != Filter::descriptor()->full_name()) return c.Fail("filter \"" + (type.empty() ? p.name() : type) + "\" is not supported");
+  const auto f = Unpack<Filter>(c, p.typed_config());
+  const auto& options = f.cel_config();
+  auto expression = cel::Expression::Compile(f.expression(), {.string_conversion = options.enable_string_conversion(),
+                                                              .string_concat = options.enable_string_concat(),
+                                                              .string_functions = options.enable_string_functions()});
+  if (!expression) return (c / "expression").Fail(expression.error());
+  for (const auto& path : expression->Paths()) needed.Read(c / "expression", path);
+  to.kind = model::LogFilter::kExpression, to.expression = std::move(*expression);
+}
+
+model::LogFilter ToFilter(const Ctx& c, const envoy::config::accesslog::v3::AccessLogFilter& f, bool tracing, Needed& needed) {
+  using F = envoy::config::accesslog::v3::AccessLogFilter;
+  using model::LogFilter;
+  LogFilter out;
+  const auto all = [&](const Ctx& fc, const auto& filters) {
+    if (filters.size() < 2) fc.Fail("needs at least two filters");
+    for (int i = 0; i < filters.size(); ++i) out.filters.push_back(ToFilter(fc[i], filters[i], tracing, needed));
+  };
+  switch (f.filter_specifier_case()) {
+    case F::kStatusCodeFilter:
+      out.kind = LogFilter::kStatus;
+      SetComparison(c / "status_code_filter.comparison", f.status_code_filter().comparison(), out);
+      break;
+    case F::kDurationFilter:
+      out.kind = LogFilter::kDuration;
+      SetComparison(c / "duration_filter.comparison", f.duration_filter().comparison(), out);
+      break;
+    case F::kNotHealthCheckFilter: out.kind = LogFilter::kNotHealthCheck; break;
+    case F::kTraceableFilter:
+      out.kind = LogFilter::kTraceable, out.tracing = tracing;
+      needed.request.insert({"x-envoy-force-trace", "x-client-trace-id"});
+      break;
+    case F::kRuntimeFilter:
+      if (f.runtime_filter().runtime_key().empty()) (c / "runtime_filter.runtime_key").Fail("is required");
+      out.kind = LogFilter::kSample;
+      if (f.runtime_filter().has_percent_sampled()) out.sample = Fraction(f.runtime_filter().percent_sampled());
+      out.independent = f.runtime_filter().use_independent_randomness();
+      break;
+    case F::kAndFilter: out.kind = LogFilter::kAnd, all(c / "and_filter.filters", f.and_filter().filters()); break;
+    case F::kOrFilter: out.kind = LogFilter::kOr, all(c / "or_filter.filters", f.or_filter().filters()); break;
+    case F::kHeaderFilter:
+      out.kind = LogFilter::kHeader;
+      out.header = ToHeader(c / "header_filter.header", f.header_filter().header());
+      needed.request.insert(out.header.name);
+      break;
+    case F::kResponseFlagFilter:
+      out.kind = LogFilter::kResponseFlag;
+      out.flags.assign(f.response_flag_filter().flags().begin(), f.response_flag_filter().flags().end());
+      for (int i = 0; i < f.response_flag_filter().flags_size(); ++i) {
+        if (std::find(std::begin(kFlags), std::end(kFlags), out.flags[static_cast<size_t>(i)]) == std::end(kFlags))
+          (c / "response_flag_filter.flags")[i].Fail("\"" + out.flags[static_cast<size_t>(i)] + "\" is not a response flag");
+      }
+      break;
+    case F::kGrpcStatusFilter:
+      out.kind = LogFilter::kGrpcStatus, out.exclude = f.grpc_status_filter().exclude();
+      out.mask = Mask(c / "grpc_status_filter.statuses", f.grpc_status_filter().statuses(),
+                      envoy::config::accesslog::v3::GrpcStatusFilter::Status_IsValid);
+      break;
+    case F::kLogTypeFilter:
+      out.kind = LogFilter::kLogType, out.exclude = f.log_type_filter().exclude();
+      out.mask = Mask(c / "log_type_filter.types", f.log_type_filter().types(), envoy::data::accesslog::v3::AccessLogType_IsValid);
+      break;
+    case F::kMetadataFilter:
+      // Nothing here writes dynamic metadata: its key is never found.
+      out.kind = LogFilter::kConstant;
+      out.value = !f.metadata_filter().has_match_if_key_not_found() || f.metadata_filter().match_if_key_not_found().value();
+      break;
+    case F::kExtensionFilter:
+      SetExpression(c / "extension_filter.typed_config", f.extension_filter(), out, needed);
+      break;
+    case F::FILTER_SPECIFIER_NOT_SET: c.Fail("needs one kind of filter");
+  }
+  return out;
+}
+
+// What Envoy's default format needs.
+constexpr char kDefaultHeaders[] =
+    "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%%REQ(X-FORWARDED-FOR)%%REQ(USER-AGENT)%%REQ(X-REQUEST-ID)%%REQ(:AUTHORITY)%%REQ(:METHOD)%"
+    "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%";
 
 }  // namespace
 
@@ -238,7 +280,7 @@ std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
       tc.Warn("access logger \"" + (type.empty() ? l.name() : type) + "\" is not supported, ignored");
       continue;
     }
-    if (l.has_filter()) log.filter = ToFilter(lc / "filter", l.filter(), tracing, needed.request);
+    if (l.has_filter()) log.filter = ToFilter(lc / "filter", l.filter(), tracing, needed);
     if (log.grpc) needed.ReadGrpc(tc, *log.grpc);
     else if (log.json) needed.ReadAll(tc, log.json_format);
     else needed.Read(tc, log.text_format.empty() ? kDefaultHeaders : log.text_format);
@@ -248,6 +290,7 @@ std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
   out->request_headers.assign(needed.request.begin(), needed.request.end());
   out->response_headers.assign(needed.response.begin(), needed.response.end());
   out->response_trailers.assign(needed.trailers.begin(), needed.trailers.end());
+  out->all_request_headers = needed.all_request, out->all_response_headers = needed.all_response, out->all_response_trailers = needed.all_trailers;
   return out;
 }
 

@@ -147,6 +147,65 @@ TEST_F(Translate, ListenerErrorsNameTheirPlace) {
       "filter_chains[0].filters[1].typed_config.http_filters[0]: HTTP filter \"envoy.extensions.filters.http.cors.v3.Cors\" is not supported");
 }
 
+// A listener whose log has this filter.
+std::string Filtered(const std::string& filter) {
+  return R"(
+name: l
+address: {socket_address: {address: 127.0.0.1, port_value: 1}}
+filter_chains:
+- filters:
+  - name: t
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+      stat_prefix: t
+      cluster: c
+      access_log:
+      - name: f
+        typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /x, log_format: {text_format_source: {inline_string: x}}}
+        filter: )" + filter;
+}
+std::string Expression(const std::string& text) {
+  return "{extension_filter: {name: cel, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: '" + text + "'}}}";
+}
+
+TEST_F(Translate, LogFilterErrorsNameTheirPlace) {
+  auto bad = [&](const std::string& filter, const std::string& want) {
+    EXPECT_FALSE(Lis(Filtered(filter))) << filter;
+    EXPECT_EQ(error, "filter_chains[0].filters[0].typed_config.access_log[0].filter" + want);
+  };
+  bad("{}", ": needs one kind of filter");
+  bad("{or_filter: {filters: [{response_flag_filter: {}}]}}", ".or_filter.filters: needs at least two filters");
+  bad("{and_filter: {filters: [{response_flag_filter: {}}, {response_flag_filter: {flags: [UH, XX]}}]}}", ".and_filter.filters[1].response_flag_filter.flags[1]: \"XX\" is not a response flag");
+  bad("{status_code_filter: {comparison: {op: GE}}}", ".status_code_filter.comparison: needs a value");
+  bad("{runtime_filter: {}}", ".runtime_filter.runtime_key: is required");
+  bad("{extension_filter: {name: x}}", ".extension_filter.typed_config: filter \"x\" is not supported");
+  bad(Expression("true && foo(1)"), ".extension_filter.typed_config.expression: expression 1:9: no function foo with 1 argument is available");
+  bad(Expression("[1].all(x, x > 0)"), ".extension_filter.typed_config.expression: expression 1:5: comprehensions (all) are not available here");
+}
+
+TEST_F(Translate, ExpressionsSayWhichHeadersAreKept) {
+  const auto logs = [&](const std::string& text) {
+    auto l = Lis(Filtered(Expression(text)));
+    EXPECT_TRUE(l) << error;
+    return l->chains.at(0)->tcp()->access_logs;
+  };
+  using Names = std::vector<std::string>;
+  auto some = logs("request.headers[\"X-A\"] == \"b\" && \"host\" in request.headers && has(response.headers.x) && response.trailers.y == \"1\"");
+  EXPECT_EQ(some->request_headers, (Names{":authority", "x-a"}));
+  EXPECT_EQ(some->response_headers, Names{"x"});
+  EXPECT_EQ(some->response_trailers, Names{"y"});
+  EXPECT_FALSE(some->all_request_headers || some->all_response_headers || some->all_response_trailers);
+  auto request = logs("request.headers[request.method] == \"b\"");
+  EXPECT_TRUE(request->all_request_headers && !request->all_response_headers && !request->all_response_trailers);
+  EXPECT_TRUE(logs("size(response.headers) > 1")->all_response_headers);
+  EXPECT_TRUE(logs("response.trailers == {}")->all_response_trailers);
+  EXPECT_TRUE(logs("dyn(request) == 1")->all_request_headers);
+  EXPECT_TRUE(warnings.list().empty());
+  logs("xds.node.id == \"n\"");
+  ASSERT_EQ(warnings.list().size(), 1u);
+  EXPECT_NE(warnings.list()[0].find("attribute xds.node is always missing here"), std::string::npos);
+}
+
 TEST_F(Translate, UnsupportedFieldsAreNamed) {
   std::string y = kInbound;
   y += "tcp_fast_open_queue_length: 5\n";
