@@ -30,17 +30,20 @@ struct LogFilter {
     kTraceable,       // the trace was forced by the caller
     kNotHealthCheck,  // no filter here marks health checks: always
     kExpression,      // CEL over the record's attributes; an error or no bool: not logged
-    kConstant,        // what cannot be there, dynamic metadata: value != 0
+    kMetadata,        // dynamic metadata name matches strings, or is there when present; value != 0 where it is not there
   } kind = kAnd;
   enum Op : uint8_t { kEq, kGe, kLe, kNe } op = kEq;
   bool exclude = false;            // of kGrpcStatus and kLogType: those that are not in mask
   bool independent = false;        // of kSample
   bool tracing = false;            // of kTraceable: the listener traces
   uint32_t mask = 0;               // bit n: gRPC status n, or Envoy's AccessLogType n
-  uint64_t value = 0;              // of kStatus; milliseconds of kDuration; kConstant
+  uint64_t value = 0;              // of kStatus; milliseconds of kDuration; see kMetadata
   Percent sample{0, 100};
   std::vector<std::string> flags;  // short names: "UF"
   HeaderMatcher header;
+  std::string name;                // of kMetadata, as records have it: "namespace:key"
+  std::vector<StringMatcher> strings;
+  bool present = false;
   std::optional<cel::Expression> expression;
   std::vector<LogFilter> filters;
 };

@@ -74,7 +74,11 @@ bool Passes(const LogFilter& f, const Record& r, uint64_t random) {
       cel::Arena arena;
       return f.expression->Evaluate(attributes, arena).IsTrue();
     }
-    case LogFilter::kConstant: return f.value != 0;
+    case LogFilter::kMetadata: {
+      const auto v = r.metadata.Get(f.name);
+      if (!v) return f.value != 0;
+      return f.present || std::any_of(f.strings.begin(), f.strings.end(), [&](const model::StringMatcher& m) { return m.Match(*v); });
+    }
   }
   return false;
 }

@@ -31,7 +31,7 @@ TEST(LogFilter, Comparisons) {
 
 TEST(LogFilter, Trees) {
   const proxy::Record r = Sample();
-  const LogFilter yes{.kind = LogFilter::kConstant, .value = 1}, no{.kind = LogFilter::kConstant};
+  const LogFilter yes{.kind = LogFilter::kNotHealthCheck}, no{.kind = LogFilter::kOr};
   EXPECT_TRUE(Takes({.kind = LogFilter::kOr, .filters = {no, yes}}, r));
   EXPECT_FALSE(Takes({.kind = LogFilter::kAnd, .filters = {yes, no}}, r));
   EXPECT_TRUE(Takes({.kind = LogFilter::kAnd, .filters = {yes, {.kind = LogFilter::kOr, .filters = {no, yes}}}}, r));
@@ -94,6 +94,20 @@ TEST(LogFilter, TypesAndTraces) {
   EXPECT_FALSE(Takes(traceable, r)) << "the client's reason comes first";
 }
 
+TEST(LogFilter, DynamicMetadata) {
+  proxy::Record r = Sample();
+  LogFilter f{.kind = LogFilter::kMetadata, .name = "a.b:k", .strings = {{.kind = model::StringMatcher::kExact, .value = "v"}}};
+  EXPECT_FALSE(Takes(f, r));
+  f.value = 1;
+  EXPECT_TRUE(Takes(f, r)) << "not there";
+  r.metadata.Add("a.b:k", "v");
+  EXPECT_TRUE(Takes(f, r));
+  f.strings[0].value = "w";
+  EXPECT_FALSE(Takes(f, r));
+  f.present = true;
+  EXPECT_TRUE(Takes(f, r));
+}
+
 bool Says(const char* text, const proxy::Record& r) {
   auto e = cel::Expression::Compile(text);
   EXPECT_TRUE(e) << text;
@@ -114,6 +128,10 @@ TEST(LogFilter, ExpressionsOverARequest) {
         "!has(upstream.address) && upstream.request_attempt_count == 0u", "!connection.mtls && connection.requested_server_name == ''", "metadata.filter_metadata == {}", "!has(response.backend_latency)"})
     EXPECT_TRUE(Says(text, r)) << text;
   for (const char* text : {"request.method", "request.nope == 1", "response.code", "request.headers['x-none'] == ''", "xds.node.id == ''"}) EXPECT_FALSE(Says(text, r)) << text;
+  r.metadata.Add("a.b:k", "v");
+  for (const char* text : {"metadata.filter_metadata['a.b'].k == 'v'", "metadata.filter_metadata == {'a.b': {'k': 'v'}}", "has(metadata.filter_metadata) && size(metadata.filter_metadata['a.b']) == 1",
+                           "!has(metadata.filter_metadata['a.b'].x) && !('a' in metadata.filter_metadata)", "metadata == metadata"})
+    EXPECT_TRUE(Says(text, r)) << text;
   r.flags.Set(proxy::ResponseFlag::kNoClusterFound);
   EXPECT_TRUE(Says("response.flags == 16777216 + 128", r)) << "Envoy's bits";
 }

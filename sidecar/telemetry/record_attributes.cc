@@ -45,15 +45,70 @@ int64_t FlagBits(const proxy::ResponseFlags& flags) {
   return static_cast<int64_t>(low | high << (kFirstAfter + 2));
 }
 
-// Dynamic metadata, which nothing here writes: a message of two maps, both empty.
-struct NoMetadata : cel::Map {
-  struct None : cel::Map {
-    Found Find(const Value&, Arena&) const override { return std::nullopt; }
-  } none;
-  static bool Known(const Value& key) { return key.text == "filter_metadata" || key.text == "typed_filter_metadata"; }
-  Found Find(const Value& key, Arena&) const override { return Known(key) ? Found(Value::Of(&none)) : std::nullopt; }
-  Value Has(const Value& key, Arena&) const override { return Known(key) ? Value::Bool(false) : Value::Error("no such field"); }
+// Dynamic metadata: a message of two maps, of which only filter_metadata is written here. Values are texts.
+struct Space : cel::Map {
+  Space(const http::HeaderMap& all, std::string_view name) : all(all), name(name) {}
+  // The key of an entry of this namespace; nothing for others.
+  std::optional<std::string_view> KeyOf(std::string_view entry) const {
+    if (entry.size() <= name.size() || !entry.starts_with(name) || entry[name.size()] != ':') return std::nullopt;
+    return entry.substr(name.size() + 1);
+  }
+  Found Find(const Value& key, Arena&) const override {
+    for (const auto& e : all)
+      if (key.kind == Value::kString && KeyOf(e.name()) == key.text) return Value::String(e.value());
+    return std::nullopt;
+  }
+  size_t Size(Arena&) const override {
+    size_t n = 0;
+    for (const auto& e : all) n += KeyOf(e.name()).has_value();
+    return n;
+  }
+  void Keys(Arena&, List* to) const override {
+    for (const auto& e : all)
+      if (auto key = KeyOf(e.name())) to->push_back(Value::String(*key));
+  }
+  const http::HeaderMap& all;
+  const std::string_view name;
+};
+
+struct FilterMetadata : cel::Map {
+  explicit FilterMetadata(const http::HeaderMap& all) : all(all) {}
+  Found Find(const Value& key, Arena& arena) const override {
+    if (key.kind != Value::kString) return std::nullopt;
+    const auto* space = arena.New<Space>(all, key.text);
+    return space->Size(arena) ? Found(Value::Of(space)) : std::nullopt;
+  }
+  size_t Size(Arena& arena) const override {
+    List keys;
+    Keys(arena, &keys);
+    return keys.size();
+  }
+  void Keys(Arena&, List* to) const override {
+    for (const auto& e : all) {
+      const std::string_view space = e.name().substr(0, e.name().find(':'));
+      if (std::none_of(to->begin(), to->end(), [&](const Value& v) { return v.text == space; })) to->push_back(Value::String(space));
+    }
+  }
+  const http::HeaderMap& all;
+};
+
+struct Metadata : cel::Map {
+  explicit Metadata(const http::HeaderMap& all) : all(all) {}
+  Found Find(const Value& key, Arena& arena) const override {
+    static const http::HeaderMap none;
+    if (key.text == "filter_metadata") return Value::Of(arena.New<FilterMetadata>(all));
+    if (key.text == "typed_filter_metadata") return Value::Of(arena.New<FilterMetadata>(none));
+    return std::nullopt;
+  }
+  Value Has(const Value& key, Arena&) const override {
+    if (key.text == "filter_metadata") return Value::Bool(!all.empty());
+    return key.text == "typed_filter_metadata" ? Value::Bool(false) : Value::Error("no such field");
+  }
+  void Keys(Arena&, List* to) const override {
+    if (!all.empty()) to->push_back(Value::String("filter_metadata"));
+  }
   std::string_view Type() const override { return "envoy.config.core.v3.Metadata"; }
+  const http::HeaderMap& all;
 };
 
 constexpr bool NameByte(char c) {
@@ -110,8 +165,7 @@ size_t HeaderAttributes::Size(Arena& arena) const {
   return keys.size();
 }
 
-Found RecordAttributes::Find(const Value& key, Arena&) const {
-  static const NoMetadata metadata;
+Found RecordAttributes::Find(const Value& key, Arena& arena) const {
   const std::string_view name = key.text;
   if (name == "request") return Value::Of(&request_);
   if (name == "response") return Value::Of(&response_);
@@ -122,7 +176,7 @@ Found RecordAttributes::Find(const Value& key, Arena&) const {
   if (name == "xds") return Value::Of(&xds_);
   if (name == "filter_state") return Value::Of(&nothing_);
   if (name == "upstream_filter_state" && record_.attempt_count > 0) return Value::Of(&nothing_);
-  if (name == "metadata") return Value::Of(&metadata);
+  if (name == "metadata") return Value::Of(arena.New<Metadata>(record_.metadata));
   return std::nullopt;
 }
 

@@ -8,6 +8,7 @@
 #include "envoy/extensions/access_loggers/file/v3/file.pb.h"
 #include "envoy/extensions/access_loggers/filters/cel/v3/cel.pb.h"
 #include "envoy/extensions/access_loggers/stream/v3/stream.pb.h"
+#include "envoy/type/matcher/v3/metadata.pb.h"
 #include "sidecar/cel/expression.h"
 #include "sidecar/model/log_format.h"
 #include "sidecar/xds/translate_internal.h"
@@ -175,6 +176,28 @@ void SetExpression(const Ctx& c, const envoy::config::accesslog::v3::ExtensionFi
   to.kind = model::LogFilter::kExpression, to.expression = std::move(*expression);
 }
 
+// Values are texts here, so that matchers of other kinds match none.
+void SetValue(const Ctx& c, const envoy::type::matcher::v3::ValueMatcher& m, model::LogFilter& to) {
+  using V = envoy::type::matcher::v3::ValueMatcher;
+  switch (m.match_pattern_case()) {
+    case V::kStringMatch: to.strings.push_back(ToString(c / "string_match", m.string_match())); break;
+    case V::kPresentMatch: to.present |= m.present_match(); break;
+    case V::kOrMatch:
+      for (int i = 0; i < m.or_match().value_matchers_size(); ++i) SetValue((c / "or_match.value_matchers")[i], m.or_match().value_matchers(i), to);
+      break;
+    case V::MATCH_PATTERN_NOT_SET: c.Fail("needs one kind of match"); break;
+    default: break;
+  }
+}
+
+void SetMetadata(const Ctx& c, const envoy::type::matcher::v3::MetadataMatcher& m, model::LogFilter& to) {
+  if (m.filter().empty()) (c / "filter").Fail("is required");
+  if (m.path().empty()) (c / "path").Fail("is required");
+  // There is nothing below a key: a longer path finds nothing.
+  if (m.path_size() == 1) to.name = m.filter() + ":" + m.path(0).key();
+  SetValue(c / "value", m.value(), to);
+}
+
 model::LogFilter ToFilter(const Ctx& c, const envoy::config::accesslog::v3::AccessLogFilter& f, bool tracing, Needed& needed) {
   using F = envoy::config::accesslog::v3::AccessLogFilter;
   using model::LogFilter;
@@ -228,9 +251,9 @@ model::LogFilter ToFilter(const Ctx& c, const envoy::config::accesslog::v3::Acce
       out.mask = Mask(c / "log_type_filter.types", f.log_type_filter().types(), envoy::data::accesslog::v3::AccessLogType_IsValid);
       break;
     case F::kMetadataFilter:
-      // Nothing here writes dynamic metadata: its key is never found.
-      out.kind = LogFilter::kConstant;
+      out.kind = LogFilter::kMetadata;
       out.value = !f.metadata_filter().has_match_if_key_not_found() || f.metadata_filter().match_if_key_not_found().value();
+      if (f.metadata_filter().has_matcher()) SetMetadata(c / "metadata_filter.matcher", f.metadata_filter().matcher(), out);
       break;
     case F::kExtensionFilter:
       SetExpression(c / "extension_filter.typed_config", f.extension_filter(), out, needed);

@@ -191,6 +191,14 @@ metadata["filter_metadata"] == {}
 size(metadata) == 0
 metadata == {}
 type(metadata) == map
+metadata.filter_metadata["envoy.filters.http.rbac"].enforced_engine_result == "denied"
+metadata.filter_metadata["envoy.filters.http.rbac"]["enforced_engine_result"] == "allowed"
+metadata.filter_metadata["envoy.filters.http.rbac"].enforced_effective_policy_id.startsWith("no-")
+has(metadata.filter_metadata["envoy.filters.http.rbac"].enforced_effective_policy_id)
+"envoy.filters.http.rbac" in metadata.filter_metadata
+"enforced_engine_result" in metadata.filter_metadata["envoy.filters.http.rbac"]
+size(metadata.filter_metadata["envoy.filters.http.rbac"]) == 2
+metadata.filter_metadata["envoy.filters.http.rbac"].nope == 1
 filter_state["x"] == 1
 "x" in filter_state
 size(filter_state) == 0
@@ -465,9 +473,9 @@ def flags(*names):
     return {"response_flag_filter": {"flags": list(names)}}
 
 
-def metadata(found=None, **value):
+def metadata(found=None, of="x", keys=("k",), **value):
     kept = {} if found is None else {"match_if_key_not_found": found}
-    return {"metadata_filter": {"matcher": {"filter": "x", "path": [{"key": "k"}], "value": value or {"bool_match": True}}, **kept}}
+    return {"metadata_filter": {"matcher": {"filter": of, "path": [{"key": k} for k in keys], "value": value or {"bool_match": True}}, **kept}}
 
 
 FILTERS = [compare("status_code", op, v) for op in ("EQ", "GE", "LE", "NE") for v in (0, 200, 404, 500, 503)]
@@ -482,6 +490,10 @@ FILTERS += [header(name="x-a"), header(name="x-a", string_match={"exact": "abcde
 FILTERS += [sample(0), sample(100), sample(10), sample(50), sample(90), sample(5000, "TEN_THOUSAND"), sample(500000, "MILLION"), sample(100, use_independent_randomness=True), sample(0, use_independent_randomness=True),
             {"runtime_filter": {"runtime_key": "none"}}]
 FILTERS += [{"not_health_check_filter": {}}, {"traceable_filter": {}}, metadata(), metadata(True), metadata(False), metadata(False, present_match=True), {"metadata_filter": {}}]
+RBAC = dict(of="envoy.filters.http.rbac", keys=["enforced_engine_result"])
+FILTERS += [metadata(found, **RBAC, **value) for found in (None, False) for value in ({"string_match": {"exact": "denied"}}, {"string_match": {"prefix": "allow"}}, {"present_match": True}, {"present_match": False}, {"bool_match": True}, {
+    "or_match": {"value_matchers": [{"null_match": {}}, {"string_match": {"exact": "denied"}}]}})]
+FILTERS += [metadata(found, of=RBAC["of"], keys=["enforced_engine_result", "deeper"], present_match=True) for found in (True, False)]
 FILTERS += [both(compare("status_code", "GE", 400), compare("status_code", "LE", 499)), either(compare("status_code", "EQ", 200), flags("NR")), either(flags("UH"), flags("NC"), header(name="te")),
             both(header(name="x-a"), either(compare("status_code", "GE", 500), expression("request.method == 'HEAD'"))), either(both(flags(), header(name="x-a")), both(sample(0), header(name="x-a"))),
             both(expression("response.code == 200"), expression("request.nope == 1 || true"))]
@@ -499,10 +511,8 @@ MORE = [("request id %d" % n, "/ok", "x-request-id: %s\r\n" % (UUID % n)) for n 
 # We say less or more than Envoy of these on purpose (envoy_test.py), so their filters differ.
 LEFT_OUT = ("malformed request", "HTTP/1.0", "connect without route", "client leaves")
 # (request, filter) -> why we differ; "*" stands for all of them.
-DIFFERENT = {("*", e): "nothing here writes dynamic metadata, Envoy's RBAC and rate limit do" for e in (
-    "metadata.filter_metadata == {}", "size(metadata.filter_metadata) == 0", "has(metadata.filter_metadata)")}
-DIFFERENT.update({("tcp", e): "we say who ended a connection" for e in (
-    "response.flags == 0", "response.flags > 0", "response.flags % 2 == 0", "has(connection.termination_details)", str(flags()), str(flags("DC")))})
+DIFFERENT = {("tcp", e): "we say who ended a connection" for e in (
+    "response.flags == 0", "response.flags > 0", "response.flags % 2 == 0", "has(connection.termination_details)", str(flags()), str(flags("DC")))}
 DIFFERENT["mutual TLS", 'connection.requested_server_name == ""'] = "known without a TLS inspector too"
 # Where the request brings no number of its own, chance decides.
 BY_CHANCE = [str(sample(*s)) for s in ((10,), (50,), (90,), (5000, "TEN_THOUSAND"), (500000, "MILLION"))]

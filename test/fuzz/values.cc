@@ -5,12 +5,14 @@
 
 #include "sidecar/admin/http_server.h"
 #include "sidecar/base/check.h"
+#include "sidecar/cel/expression.h"
 #include "sidecar/http/authority.h"
 #include "sidecar/http/headers.h"
 #include "sidecar/http/ids.h"
 #include "sidecar/http/path.h"
 #include "sidecar/model/address.h"
 #include "sidecar/telemetry/format.h"
+#include "sidecar/telemetry/record_attributes.h"
 #include "test/fuzz/fuzz.h"
 
 namespace weft::fuzz {
@@ -155,6 +157,38 @@ void AccessLogFormat(std::string_view bytes) {
   WEFT_CHECK(!json.empty() && json.find('\n') == std::string::npos, json);
 }
 
+// The first byte chooses what the expression may use, the rest is the expression.
+void CelExpression(std::string_view bytes) {
+  static const proxy::Record* record = [] {
+    auto* r = new proxy::Record;
+    r->protocol = proxy::Protocol::kHttp11;
+    r->method = "GET", r->path = "/p?q=1", r->authority = "shop", r->status = 200, r->duration_ns = 12'345'678, r->start_unix_ns = 1'700'000'000'123'456'789;
+    r->request_headers.Add("x-a", "\xff\n"), r->request_headers.Add("x-many", "1"), r->request_headers.Add("x-many", "2");
+    r->metadata.Add("a:k", "v");
+    return r;
+  }();
+  if (bytes.empty() || bytes.size() > 4096) return;
+  const cel::Options options{(bytes[0] & 1) != 0, (bytes[0] & 2) != 0, (bytes[0] & 4) != 0, (bytes[0] & 8) != 0};
+  const std::string text(bytes.substr(1));
+  auto e = cel::Expression::Compile(text, options);
+  if (!e) {
+    WEFT_CHECK(!e.error().message().empty());
+    return;
+  }
+  for (const auto& path : e->Paths()) WEFT_CHECK(!path.empty() && !path[0].empty());
+  const telemetry::RecordAttributes attributes(*record);
+  cel::Arena arena, again, negated;
+  const cel::Value v = e->Evaluate(attributes, arena), same = e->Evaluate(attributes, again);
+  WEFT_CHECK(v.kind == same.kind && v.text == same.text, "not the same twice: ", text);
+  WEFT_CHECK(cel::TypeName(v).size() > 0);
+  if (v.kind != cel::Value::kBool) return;
+  // In parentheses it may nest too deep, but says the opposite otherwise.
+  auto opposite = cel::Expression::Compile("!(" + text + "\n)", options);
+  if (!opposite) return;
+  const cel::Value w = opposite->Evaluate(attributes, negated);
+  WEFT_CHECK(w.IsError() || (w.kind == cel::Value::kBool && w.b != v.b), text);
+}
+
 void AdminTarget(std::string_view bytes) {
   admin::Request r = admin::HttpServer::Parse("GET", bytes);
   WEFT_CHECK(r.path.size() <= bytes.size());
@@ -164,7 +198,8 @@ void AdminTarget(std::string_view bytes) {
 
 std::vector<Target> ValueTargets() {
   return {{"path", Path},           {"authority", Authority},         {"traceparent", Traceparent},  {"ip_address", IpAddress},
-          {"headers", HeaderOperations}, {"access_log", AccessLogFormat}, {"admin_target", AdminTarget}};
+          {"headers", HeaderOperations}, {"access_log", AccessLogFormat}, {"admin_target", AdminTarget},
+          {"cel", CelExpression}};
 }
 
 }  // namespace weft::fuzz
