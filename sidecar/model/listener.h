@@ -47,6 +47,7 @@ struct AccessLogs {
   std::vector<std::string> request_headers, response_headers, response_trailers;
   // An expression computes a name or looks at them as a whole: all are kept.
   bool all_request_headers = false, all_response_headers = false, all_response_trailers = false;
+  bool certificates = false;  // who issued the client's, what ours says and the TLS session id are kept as well
 };
 
 struct Tracing {

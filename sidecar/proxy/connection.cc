@@ -272,12 +272,22 @@ void Connection::Describe(Record& r) const {
     if (const tls::PeerInfo* p = e->peer().get()) r.peer_identity = p->identity(), r.peer_subject = p->subject;
   }
   r.local_identity = core_->options().sidecar_identity;
+  const tls::Engine* e = tls();
+  if (!e) return;
+  const tls::LocalNames& ours = e->local_names();
+  if (r.local_identity.empty() && !ours.uri_sans.empty()) r.local_identity = ours.uri_sans[0];
+  if (!r.access_logs || !r.access_logs->certificates) return;
+  r.local_subject = ours.subject, r.tls_session_id = e->session_id();
+  if (e->peer()) r.peer_issuer = e->peer()->issuer;
 }
 
 void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure,
                                std::string_view tls_detail) {
   auto owned = core_->NewRecord();
   Record& r = *owned;
+  if (chain_ && chain_->tcp()) r.access_logs = chain_->tcp()->access_logs;
+  if (chain_ && chain_->http()) r.access_logs = chain_->http()->access_logs;
+  if (!r.access_logs) r.access_logs = listener_->config->access_logs;
   Place(r), Describe(r);
   const uint64_t took = core_->loop()->now() - started_ns_;
   r.start_unix_ns = core_->loop()->wall_now() - took;
@@ -289,9 +299,6 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
   // Who asked for a proven identity: the TLS mode the chain was made by.
   if (!tls_failure.empty() && chain_) r.policy = chain_->weft.policy, r.policy_revision = chain_->weft.revision;
   if (core_->options().all_records) MintTrace(r);
-  if (chain_ && chain_->tcp()) r.access_logs = chain_->tcp()->access_logs;
-  if (chain_ && chain_->http()) r.access_logs = chain_->http()->access_logs;
-  if (!r.access_logs) r.access_logs = listener_->config->access_logs;
   core_->Finish(std::move(owned));
 }
 

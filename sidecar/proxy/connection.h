@@ -57,7 +57,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   uint64_t id() const { return id_; }
   // The part of a record that is the same for everything on this connection: where it runs, and the texts about it.
   void Place(Record& record) const;
-  void Describe(Record& record) const;
+  void Describe(Record& record) const;  // its access_logs are set already
 
   // HTTP/2: GOAWAY in two steps a second apart; HTTP/1: "connection: close" with the next answer, and with the second
   // step idle connections close when the whole plane drains (before, a request could be on its way to them).

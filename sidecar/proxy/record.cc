@@ -60,7 +60,7 @@ void Record::Reset() {
   const auto clear = [](auto&... texts) { (texts.clear(), ...); };
   clear(request_id, method, path, authority, user_agent, detail, transport_failure, transport_failure_detail, upstream_transport_failure,
         connection_termination, listener, filter_chain, route, virtual_host, cluster, stat_prefix, upstream_host, upstream_local,
-        requested_server_name, tls_version, tls_cipher, peer_identity, peer_subject, local_identity, upstream_tls_version,
+        requested_server_name, tls_version, tls_cipher, peer_identity, peer_subject, local_identity, peer_issuer, local_subject, tls_session_id, upstream_tls_version,
         upstream_peer_identity, policy, destination_service, destination_namespace, fault);
   request_headers.Clear(), response_headers.Clear(), response_trailers.Clear(), metadata.Clear();
   access_logs.reset();

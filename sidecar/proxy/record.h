@@ -148,6 +148,7 @@ struct Record : RecordFigures {
   std::string tls_version, tls_cipher;      // downstream; "" plaintext
   std::string peer_identity, peer_subject;  // SPIFFE id / subject of the client's certificate
   std::string local_identity;               // our own URI SAN on the downstream side when known
+  std::string peer_issuer, local_subject, tls_session_id;  // of the downstream connection, where access logs ask for them
   std::string upstream_tls_version, upstream_peer_identity;
   std::string policy;                       // RBAC policy name or weft metadata policy that decided
   std::string destination_service, destination_namespace;  // from the cluster's weft metadata

@@ -24,10 +24,10 @@ void Relay::Start() {
   cells.Add(stats_.cx_total);
   cells.Add(stats_.cx_active);
   record_ = core_->NewRecord();
+  record_->access_logs = config_.access_logs ? config_.access_logs : conn_->listener().config->access_logs;
   conn_->Place(*record_), conn_->Describe(*record_);
   record_->start_unix_ns = core_->loop()->wall_now();
   record_->stat_prefix = config_.stat_prefix;
-  record_->access_logs = config_.access_logs ? config_.access_logs : conn_->listener().config->access_logs;
   if (config_.max_duration_ns) core_->loop()->Arm(&duration_timer_, config_.max_duration_ns);
   if (config_.idle_timeout_ns) core_->loop()->Arm(&idle_timer_, config_.idle_timeout_ns);
   snapshot_ = core_->Snapshot();

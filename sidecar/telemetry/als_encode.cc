@@ -121,9 +121,12 @@ void SetTls(const Record& r, als::AccessLogCommon& c) {
   if (auto number = CipherNumber(r.tls_cipher)) t->mutable_tls_cipher_suite()->set_value(*number);
   auto* local = t->mutable_local_certificate_properties();
   if (!r.local_identity.empty()) local->add_subject_alt_name()->set_uri(Text(r.local_identity));
+  local->set_subject(Text(r.local_subject));
+  t->set_tls_session_id(Text(r.tls_session_id));
   auto* peer = t->mutable_peer_certificate_properties();
   if (!r.peer_identity.empty()) peer->add_subject_alt_name()->set_uri(Text(r.peer_identity));
   peer->set_subject(Text(r.peer_subject));
+  peer->set_issuer(Text(r.peer_issuer));
 }
 
 void SetTimes(const Record& r, als::AccessLogCommon& c) {

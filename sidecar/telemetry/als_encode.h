@@ -2,8 +2,7 @@
 //
 //   std::string entry = EncodeHttpEntry(record, config);    // envoy.data.accesslog.v3.HTTPAccessLogEntry
 //
-// What a record has no figure for is absent: TLS session ids, the issuer of the client's certificate, our own certificate
-// outside a mesh, and filter state. Threads: any.
+// Of several URI names of a certificate the first is told; filter state is absent. Threads: any.
 #pragma once
 
 #include <string>

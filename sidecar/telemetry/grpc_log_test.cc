@@ -110,6 +110,7 @@ TEST(AlsEntry, TcpAndTls) {
   r.protocol = proxy::Protocol::kTcp, r.request_bytes = 7, r.response_bytes = 9, r.upstream_first_rx_ns = 5;
   r.requested_server_name = "shop.mesh", r.tls_version = "TLSv1.3", r.tls_cipher = "TLS_AES_256_GCM_SHA384";
   r.peer_identity = "spiffe://t/a", r.peer_subject = "CN=a", r.local_identity = "spiffe://t/b";
+  r.peer_issuer = "CN=ca", r.local_subject = "CN=b", r.tls_session_id = "ab01";
   als::TCPAccessLogEntry e;
   ASSERT_TRUE(e.ParseFromString(EncodeTcpEntry(r, {})));
   EXPECT_EQ(7u, e.connection_properties().received_bytes());
@@ -121,6 +122,9 @@ TEST(AlsEntry, TcpAndTls) {
   EXPECT_EQ(als::TLSProperties::TLSv1_3, t.tls_version());
   EXPECT_EQ(0x1302u, t.tls_cipher_suite().value());
   EXPECT_EQ("spiffe://t/a", t.peer_certificate_properties().subject_alt_name(0).uri());
+  EXPECT_EQ("CN=ca", t.peer_certificate_properties().issuer());
+  EXPECT_EQ("CN=b", t.local_certificate_properties().subject());
+  EXPECT_EQ("ab01", t.tls_session_id());
   EXPECT_EQ("CN=a", t.peer_certificate_properties().subject());
   EXPECT_EQ("spiffe://t/b", t.local_certificate_properties().subject_alt_name(0).uri());
 }

@@ -19,6 +19,7 @@ namespace weft::tls {
 class ContextImpl final : public Context {
  public:
   ContextConfig config;
+  LocalNames names;
   bool server = false;
   bool has_roots = false;
   bssl::UniquePtr<X509_STORE> roots;

@@ -265,6 +265,15 @@ std::string_view Engine::cipher() const {
   return c ? SSL_CIPHER_standard_name(c) : "";
 }
 
+std::string Engine::session_id() const {
+  const SSL_SESSION* session = SSL_get_session(impl_->ssl.get());
+  unsigned n = 0;
+  const uint8_t* id = session ? SSL_SESSION_get_id(session, &n) : nullptr;
+  return base::Hex({reinterpret_cast<const char*>(id), n});
+}
+
+const LocalNames& Engine::local_names() const { return impl_->context->names; }
+
 bool Engine::resumed() const { return SSL_session_reused(impl_->ssl.get()) == 1; }
 
 }  // namespace weft::tls

@@ -59,9 +59,15 @@ class Context {
 struct PeerInfo {
   std::string spiffe_id;                 // exact URI SAN, empty when none
   std::vector<std::string> uri_sans, dns_sans;
-  std::string subject, serial_hex, sha256_hex;
+  std::string subject, issuer, serial_hex, sha256_hex;
   int64_t not_after_unix_s = 0;
   const std::string& identity() const { return spiffe_id.empty() && !uri_sans.empty() ? uri_sans[0] : spiffe_id; }
+};
+
+// What our own certificate says.
+struct LocalNames {
+  std::vector<std::string> uri_sans;
+  std::string subject;                   // RFC 2253
 };
 
 enum class Failure : uint8_t {  // why a handshake or a connection failed; names appear in stats and in "why"
@@ -98,6 +104,8 @@ class Engine {
   std::string_view version() const;  // "TLSv1.3"; empty before the handshake is done
   std::string_view cipher() const;
   bool resumed() const;
+  std::string session_id() const;         // lower-case hex; empty where there is none (TLS 1.3 without resumption)
+  const LocalNames& local_names() const;  // empty without a certificate; lives as long as the context
   // Set once the handshake is done and the peer showed a certificate; shared by all exchanges of the connection.
   const std::shared_ptr<const PeerInfo>& peer() const { return peer_; }
 

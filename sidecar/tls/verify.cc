@@ -179,6 +179,7 @@ std::shared_ptr<const PeerInfo> DescribePeer(const CRYPTO_BUFFER* leaf) {
   peer->uri_sans = std::move(info->uri_sans);
   peer->dns_sans = std::move(info->dns_sans);
   peer->subject = std::move(info->subject);
+  peer->issuer = std::move(info->issuer);
   peer->serial_hex = std::move(info->serial_hex);
   peer->sha256_hex = std::move(info->sha256_hex);
   peer->not_after_unix_s = info->not_after_unix_s;

@@ -307,6 +307,7 @@ std::shared_ptr<const model::AccessLogs> ToAccessLogs(const Ctx& c,
     if (log.grpc) needed.ReadGrpc(tc, *log.grpc);
     else if (log.json) needed.ReadAll(tc, log.json_format);
     else needed.Read(tc, log.text_format.empty() ? kDefaultHeaders : log.text_format);
+    if (log.grpc && log.grpc->kind != model::GrpcLog::kOtlp) out->certificates = true;
     out->logs.push_back(std::move(log));
   }
   if (out->logs.empty()) return nullptr;

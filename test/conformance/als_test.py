@@ -22,7 +22,6 @@ NESTED = {"values": [{"key": "list", "value": {"array_value": {"values": [{"stri
 SIZES = re.compile(r"bytes|_port$|port_value$")
 # (request, field) that differ on purpose; "*" stands for all requests.
 ACCEPTED = {
-    ("*", r"tls_properties\.(tls_session_id|local_certificate_properties.*|peer_certificate_properties\.issuer)$"): "no such figure in our records",
     ("*", r"tls_properties\.tls_sni_hostname$"): "known without a TLS inspector too",
     ("malformed request", "."): "we keep what could be read of it, and the detail names the rule that was broken",
     ("HTTP/1.0", r"response_code_details$|downstream_(wire|header)_bytes_received$"): "the detail names the rule that was broken; its bytes are not counted",

@@ -93,7 +93,6 @@ ACCEPTED = {
     ("malformed request", "*"): "we keep what could be read of it, and the detail names the rule that was broken",
     ("HTTP/1.0", "RESPONSE_CODE_DETAILS"): "the detail names the rule that was broken",
     ("connect without route", "REQ(:SCHEME)"): "a CONNECT has no scheme",
-    ("mutual TLS", "DOWNSTREAM_LOCAL_URI_SAN"): "known for the identity of the mesh only",
     ("mutual TLS", "REQUESTED_SERVER_NAME"): "known without a TLS inspector too",
     ("tcp", "RESPONSE_FLAGS"): "we say who ended a connection",
     ("tcp", "RESPONSE_FLAGS_LONG"): "the same",
