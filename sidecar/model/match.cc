@@ -81,7 +81,7 @@ bool HeaderMatcher::Match(const http::HeaderMap& headers) const {
   const bool host = token == kAuthority || token == kHost;
   bool there = false, matches = false;
   for (const auto& e : headers) {
-    if (token == kCustom ? e.token() != kCustom || e.name() != name : e.token() != token && !(host && (e.token() == kAuthority || e.token() == kHost))) continue;
+    if (token == kCustom ? e.name() != name : e.token() != token && !(host && (e.token() == kAuthority || e.token() == kHost))) continue;
     there = true;
     if (kind == kPresent || (matches = MatchValue(*this, e.value()))) break;
   }
