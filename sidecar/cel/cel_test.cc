@@ -82,7 +82,7 @@ TEST(Cel, Comparisons) {
   Expect('t', {"1 == 1.0", "1u == 1", "1 < 2.5", "1u < 2", "9223372036854775807 == 9223372036854775807.0", "'a' < 'b'", "b'a' < b'b'", "false < true", "'a' != 1", "[1,2] == [1.0,2u]",
                "{1:2} == {1u:2.0}", "1 in {1u:2}", "null == null", "0.0/0.0 != 0.0/0.0", "1.0 / 0.0 > 5.0", "type(1) == int", "type(type(1)) == type", "[string, int] == [type('a'), type(1)]"});
   Expect('f', {"'a' == 1", "null == 1", "0.0/0.0 == 0.0/0.0", "0.0/0.0 < 1.0", "timestamp(0) == 0", "1.5 in {1:2}", "bytes('a') == 'a'"});
-  Expect('e', {"'a' < 1", "[1] < [2]", "1<2<3", "null < null", "timestamp(0) < 1", "1 in 1", "'a' in 'abc'"});
+  Expect('e', {"'a' < 1", "[1] < [2]", "1<2<3", "null < null", "timestamp(0) < 1", "1 in 1", "'a' in 'abc'", "null in {1:1}", "[1] in request", "{1:1,1:2} == {} || true"});
 }
 
 TEST(Cel, ArithmeticNeverWraps) {
@@ -99,7 +99,7 @@ TEST(Cel, ErrorsAreAbsorbed) {
 }
 
 TEST(Cel, IndexesAndKeys) {
-  Expect('t', {"[1,2][0u] == 1", "[1,2][0.0] == 1", "{1:1}[1.0] == 1", "{'a':1}.a == 1", "'x-a' in request.headers", "has(request.headers.foo) == false", "request['path'] == '/p?q=1'"});
+  Expect('t', {"[1,2][0u] == 1", "[1,2][0.0] == 1", "{1:1}[1.0] == 1", "{1u:1,1:2}[1] == 2", "{1u:1,1:2}[1u] == 1", "{'a':1}.a == 1", "'x-a' in request.headers", "has(request.headers.foo) == false", "request['path'] == '/p?q=1'"});
   Expect('e', {"[1,2][2] == 1", "[1,2][0.5] == 1", "[1,2][-1] == 1", "{'a':1}['b'] == 1", "{1:1, 1:2}[1] == 1", "{1.5: 2}[1.5] == 2", "{1:1}['a'] == 1", "request[1] == 1"});
 }
 

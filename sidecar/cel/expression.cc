@@ -140,7 +140,8 @@ class Evaluation {
       const Value value = Eval(n.args[i + 1]);
       if (value.IsError()) return value;
       if (key.kind != Value::kBool && key.kind != Value::kInt && key.kind != Value::kUint && key.kind != Value::kString) return Value::Error("not a key");
-      if (map->Find(key, arena_)) return Value::Error("duplicate key");
+      // As Envoy: nothing absorbs this one.
+      if (map->Holds(key, arena_)) return arena_.Abandon(), Value::Error("duplicate key");
       map->Add(key, value);
     }
     return Value::Of(map);

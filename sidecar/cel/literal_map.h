@@ -12,7 +12,15 @@ class LiteralMap : public Map {
  public:
   void Add(const Value& key, const Value& value) { items_.emplace_back(key, value); }
 
+  // 1 and 1u are two keys; either finds the other where it is alone.
+  bool Holds(const Value& key, Arena& arena) const {
+    for (const auto& [k, v] : items_)
+      if (k.kind == key.kind && Equal(k, key, arena)) return true;
+    return false;
+  }
   std::optional<Value> Find(const Value& key, Arena& arena) const override {
+    for (const auto& [k, v] : items_)
+      if (k.kind == key.kind && Equal(k, key, arena)) return v;
     for (const auto& [k, v] : items_)
       if (Equal(k, key, arena)) return v;
     return std::nullopt;

@@ -106,7 +106,7 @@ Value Negate(const Call& c) {
 
 Value In(const Call& c) {
   const Value &a = c.args[0], &b = c.args[1];
-  if (b.kind == kMap && b.map->Type() == "map") return b.map->Has(a, c.arena);
+  if (b.kind == kMap && b.map->Type() == "map") return a.kind == kBool || a.IsNumber() || a.kind == kString ? b.map->Has(a, c.arena) : NoOverload();
   if (b.kind != kList) return NoOverload();
   for (const Value& v : *b.list)
     if (Equal(a, v, c.arena)) return Value::Bool(true);

@@ -94,6 +94,8 @@ class Arena {
   Value String(std::string text);
   // False when the evaluation has done all it may: n more steps, each about one value or 16 bytes looked at.
   bool Spend(size_t n) { return n <= left_ ? (left_ -= n, true) : (left_ = 0, false); }
+  // The evaluation fails, whatever is made of it.
+  void Abandon() { left_ = 0; }
   // Whether text of this size may be made.
   bool Room(size_t bytes) const { return bytes <= text_left_; }
 

@@ -294,6 +294,13 @@ has("a".b)
 [1,2][2] == 1
 {1:1}[1.0] == 1
 {1:1, 1:2}[1] == 1
+{1:1,1:2} == {} || true
+{null: 1} == {} || true
+null in {1:1}
+{1u:1,1:2}[1] == 2
+size({1:1,1u:2}) == 2
+upstream in request
+[1] in request.headers
 {1.5: 2}[1.5] == 2
 {null: 1} == 1
 size("é") == 1
