@@ -231,4 +231,12 @@ Choice Picker::Pick(const model::ClusterEntry& entry, const PickInput& in) {
   return c;
 }
 
+Choice Picker::Peek(const model::ClusterEntry& entry, const PickInput& in, uint32_t ahead) {
+  const uint64_t cursor = cursor_;
+  cursor_ += ahead;
+  const Choice c = Pick(entry, in);
+  cursor_ = cursor;
+  return c;
+}
+
 }  // namespace weft::cluster

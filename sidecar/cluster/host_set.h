@@ -69,6 +69,8 @@ struct Choice {
 class Picker {
  public:
   Choice Pick(const model::ClusterEntry& entry, const PickInput& in);
+  // Whom Pick() with that input would choose after `ahead` others (by turns; the other policies go by the random number alone).
+  Choice Peek(const model::ClusterEntry& entry, const PickInput& in, uint32_t ahead);
   // Hosts of the view, for gauges (membership_healthy, membership_total).
   uint32_t healthy() const { return healthy_; }
   uint32_t total() const { return total_; }

@@ -162,6 +162,9 @@ class Codec {
   virtual bool peer_going_away() const = 0;   // GOAWAY received, or HTTP/1 without keep-alive
   virtual bool closed() const = 0;            // nothing further can be sent or received
   virtual bool write_closed() const { return false; }  // HTTP/1 tunnel: our direction ended, half-close when flushed
+  // HTTP/1 client: how many seconds the peer keeps an idle connection, as its last "keep-alive: timeout" said (RFC 2068 19.7.1);
+  // -1: it did not say.
+  virtual int keep_alive_s() const { return -1; }
   virtual bool is_http2() const = 0;
   virtual const char* error() const = 0;      // "" when none
 

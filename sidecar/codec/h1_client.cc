@@ -1,11 +1,14 @@
 // HTTP/1.1 towards upstream hosts.
+#include <charconv>
 #include <cstring>
 
 #include "sidecar/codec/h1_codec.h"
+#include "sidecar/http/authority.h"
 #include "sidecar/http/status.h"
 
 namespace weft::codec {
 
+using http::EqualsIgnoreCase;
 using http::Token;
 
 namespace {
@@ -18,6 +21,7 @@ class Http1Client final : public Http1Codec {
   void Release(StreamId id) override;
   StreamId Open(Inbound* inbound) override;
   size_t OpenRoom() const override { return !inbound_ && state_ == State::kIdle && reusable_ && !draining_ && !closing_ && !eof_ ? 1 : 0; }
+  int keep_alive_s() const override { return keep_alive_s_; }
   void StartDrain() override { draining_ = true; }
   bool peer_going_away() const override { return !reusable_ || closing_ || eof_; }
 
@@ -32,8 +36,10 @@ class Http1Client final : public Http1Codec {
   }
   void BadMessage(uint16_t status, const char* detail) override;
   bool IdleByte() override;
+  void KeepAlive(std::string_view value) override;
 
   bool reusable_ = true;
+  int keep_alive_s_ = -1;
   bool head_request_ = false, upgrade_ = false, connect_ = false;
   int status_ = 0;
   char key_[kWebSocketKeyLength];
@@ -134,6 +140,19 @@ bool Http1Client::HeadDone() {
     state_ = State::kUntilEof;
   }
   return true;
+}
+
+// "timeout=5, max=100". What is not understood says nothing.
+void Http1Client::KeepAlive(std::string_view value) {
+  constexpr std::string_view kTimeout = "timeout=";
+  ForEachListItem(value, [&](std::string_view item) {
+    if (item.size() <= kTimeout.size() || !EqualsIgnoreCase(item.substr(0, kTimeout.size()), kTimeout)) return true;
+    const char* end = item.data() + item.size();
+    uint16_t seconds = 0;
+    auto [at, error] = std::from_chars(item.data() + kTimeout.size(), end, seconds);
+    if (error == std::errc() && at == end) keep_alive_s_ = seconds;
+    return true;
+  });
 }
 
 void Http1Client::SendHead(StreamId id, const http::HeaderMap& head, bool end) {

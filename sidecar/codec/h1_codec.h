@@ -81,6 +81,7 @@ class Http1Codec : public Codec {
   virtual void SentDone() = 0;                            // the sent message is complete
   virtual void BadMessage(uint16_t status, const char* detail) = 0;
   virtual bool IdleByte() = 0;                            // input between messages; false: refuse
+  virtual void KeepAlive(std::string_view) {}  // the value of such a field
   virtual bool AtEof() = 0;                               // everything before the end was read; false: close now
 
   // --- reading

@@ -243,6 +243,7 @@ bool Http1Codec::Field(std::string_view line) {
         return true;
       });
       return true;
+    case Token::kKeepAlive: KeepAlive(value); return true;
     default:
       if (http::TokenPolicyBits(t) & http::kHop) return true;
       head.Add(t, value);

@@ -10,6 +10,7 @@
 
 #include "sidecar/model/address.h"
 #include "sidecar/model/match.h"
+#include "sidecar/model/proxy_protocol.h"
 #include "sidecar/model/route_config.h"
 #include "sidecar/model/tls_config.h"
 
@@ -118,8 +119,11 @@ struct Cluster {
   std::shared_ptr<const OutlierConfig> outlier;
   std::vector<HealthCheckConfig> health_checks;
   bool ignore_health_on_host_removal = false;
+  // HTTP connections made ahead: so many times the requests there are, at the host in use, and at the hosts expected next.
+  double preconnect_ratio = 1, predictive_preconnect_ratio = 1;
 
   std::shared_ptr<const TlsConfig> tls;  // null: plain
+  std::optional<ProxyProtocolHeader> proxy_protocol;  // what a connection begins with
   enum Protocol : uint8_t { kHttp1, kHttp2, kAuto, kUseDownstream } protocol = kHttp1;  // kAuto: by ALPN
   Http1Options http1;
   Http2Options http2;

@@ -14,6 +14,7 @@
 #include "sidecar/model/filters.h"
 #include "sidecar/model/grpc_log.h"
 #include "sidecar/model/log_filter.h"
+#include "sidecar/model/proxy_protocol.h"
 #include "sidecar/model/route_config.h"
 #include "sidecar/model/tls_config.h"
 
@@ -145,6 +146,7 @@ struct FilterChain {
   std::shared_ptr<const TlsConfig> tls;          // null: plain
   uint64_t transport_connect_timeout_ns = 0;     // TLS handshake limit; 0: default (10 s)
   std::vector<std::shared_ptr<const RbacConfig>> network_rbac;  // in order, before the last filter
+  bool sni_cluster = false;  // tcp_proxy goes to the cluster that the server name (SNI) names, when there is one
   // The terminal filter; monostate: the connection is closed (a chain without filters).
   std::variant<std::monostate, std::shared_ptr<const HttpConnectionManager>, std::shared_ptr<const TcpProxy>> end;
   const HttpConnectionManager* http() const {
@@ -175,7 +177,7 @@ struct DnsFilter {
   uint32_t max_pending_lookups = 256;
 };
 
-enum ListenerFilter : uint32_t { kOriginalDst = 1, kTlsInspector = 2, kHttpInspector = 4, kProxyProtocol = 8 };
+enum ListenerFilter : uint32_t { kOriginalDst = 1, kTlsInspector = 2, kHttpInspector = 4 };
 
 class ChainIndex;
 
@@ -183,6 +185,7 @@ struct Listener {
   std::string name;
   std::vector<Address> addresses;      // at least one
   uint32_t filters = 0;                // ListenerFilter bits
+  std::optional<ProxyProtocolFilter> proxy_protocol;  // read before anything else
   std::vector<std::shared_ptr<const FilterChain>> chains;
   std::shared_ptr<const FilterChain> default_chain;  // may be null
   std::shared_ptr<const ChainIndex> index;           // of chains (chain_match.h)

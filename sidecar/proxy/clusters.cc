@@ -34,8 +34,9 @@ upstream::DialConfig ClusterState::DialTo(const cluster::Host& host, uint32_t ma
   return d;
 }
 
-upstream::Pool* ClusterState::PoolOf(const cluster::Host& host, upstream::HttpMode mode, io::Loop* loop, uint32_t mark) {
-  Slot& slot = pools[{host.cell.get(), mode}];
+upstream::Pool* ClusterState::PoolOf(const cluster::Host& host, upstream::HttpMode mode, io::Loop* loop, uint32_t mark,
+                                     std::string first_bytes) {
+  Slot& slot = pools[{host.cell.get(), mode, first_bytes}];
   if (slot.pool && slot.tls == entry->tls && slot.config == entry->config) return slot.pool.get();
   if (slot.pool) {
     slot.pool->Drain();
@@ -43,10 +44,13 @@ upstream::Pool* ClusterState::PoolOf(const cluster::Host& host, upstream::HttpMo
   }
   upstream::PoolConfig config;
   config.dial = DialTo(host, mark);
+  config.dial.first_bytes = std::move(first_bytes);
   config.mode = mode;
   config.limits = LimitsOf(*entry->config);
   if (entry->config->common.idle_timeout_ns) config.idle_timeout_ns = *entry->config->common.idle_timeout_ns;
   config.max_requests_per_connection = entry->config->common.max_requests_per_connection;
+  config.max_connection_duration_ns = entry->config->common.max_connection_duration_ns;
+  config.preconnect_ratio = entry->config->preconnect_ratio;
   const model::Http2Options& h2 = entry->config->http2;
   if (h2.keepalive_interval_ns) config.ping_interval_ns = config.ping_active_ns = h2.keepalive_interval_ns;
   if (h2.keepalive_timeout_ns) config.ping_timeout_ns = h2.keepalive_timeout_ns;
@@ -94,10 +98,11 @@ void ClusterState::Update(const std::shared_ptr<const model::ClusterEntry>& now)
 
 void ClusterState::Sweep() {
   std::erase_if(draining, [](const Slot& s) { return s.pool->empty(); });
+  std::erase_if(pools, [](const auto& p) { return !p.first.first_bytes.empty() && p.second.pool->empty(); });
   for (auto it = pseudo_hosts.begin(); it != pseudo_hosts.end();) {
     bool busy = false;
     for (auto mode : {upstream::HttpMode::kHttp1, upstream::HttpMode::kHttp2, upstream::HttpMode::kAlpn}) {
-      auto pool = pools.find({it->second.host->cell.get(), mode});
+      auto pool = pools.find({it->second.host->cell.get(), mode, {}});
       if (pool == pools.end()) continue;
       if (pool->second.pool->empty() && it->second.idle_sweeps >= kKeepPseudoSweeps) {
         pools.erase(pool);

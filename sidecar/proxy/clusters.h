@@ -2,7 +2,7 @@
 //
 //   ClusterState* c = clusters.Get(entry);            // entry from the exchange's snapshot; made when first used
 //   c->refs++ ... c->refs--                           // while an exchange or relay uses it
-//   upstream::Pool* pool = c->PoolOf(*host, mode, clusters);
+//   upstream::Pool* pool = c->PoolOf(*host, mode, loop, mark, "");
 //
 // States outlive snapshots. Update() is called with each new snapshot: pools of hosts, TLS contexts and clusters that
 // left are drained (streams finish, idle connections close) and deleted when empty.
@@ -26,7 +26,8 @@ struct ClusterState {
   explicit ClusterState(const std::string& name) : stats(name), name(name) {}
 
   // Connections of this host for requests of that protocol; a pool made for other settings is drained and replaced.
-  upstream::Pool* PoolOf(const cluster::Host& host, upstream::HttpMode mode, io::Loop* loop, uint32_t mark);
+  // first_bytes: what its connections begin with; such pools are of one client connection, and go when they are empty.
+  upstream::Pool* PoolOf(const cluster::Host& host, upstream::HttpMode mode, io::Loop* loop, uint32_t mark, std::string first_bytes);
   upstream::DialConfig DialTo(const cluster::Host& host, uint32_t mark) const;
   // The breakers count connections of relays too.
   bool AcquireConnection();
@@ -41,10 +42,14 @@ struct ClusterState {
   struct Key {
     const cluster::HostCell* cell;
     upstream::HttpMode mode;
+    std::string first_bytes;
     bool operator==(const Key&) const = default;
   };
   struct KeyHash {
-    size_t operator()(const Key& k) const { return (reinterpret_cast<size_t>(k.cell) >> 4) * 31 + static_cast<size_t>(k.mode); }
+    size_t operator()(const Key& k) const {
+      const size_t of_host = (reinterpret_cast<size_t>(k.cell) >> 4) * 31 + static_cast<size_t>(k.mode);
+      return k.first_bytes.empty() ? of_host : of_host ^ std::hash<std::string>()(k.first_bytes);
+    }
   };
   struct Slot {
     std::shared_ptr<cluster::HostCell> cell;

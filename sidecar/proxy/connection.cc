@@ -1,9 +1,11 @@
-// The life of a downstream connection up to its protocol, and its end. connection_http.cc has the HTTP part.
+// The life of a downstream connection once its filter chain is known, and its end. connection_arrival.cc has what comes
+// before, connection_http.cc the HTTP part.
 #include "sidecar/proxy/connection.h"
 
 #include <utility>
 
 #include "sidecar/base/log.h"
+#include "sidecar/filters/proxy_protocol/proxy_protocol.h"
 #include "sidecar/filters/rbac/rbac.h"
 #include "sidecar/io/socket.h"
 #include "sidecar/proxy/exchange.h"
@@ -12,7 +14,6 @@
 namespace weft::proxy {
 namespace {
 
-constexpr uint64_t kSilenceNs = 300 * base::kMs;        // a client of a server-first protocol says nothing this long
 constexpr uint64_t kHandshakeNs = 10 * base::kSecond;
 constexpr uint64_t kFirstByteNs = 10 * base::kSecond;   // until the codec is known
 constexpr uint64_t kLingerNs = base::kSecond;
@@ -45,117 +46,6 @@ Connection::Connection(WorkerCore* core, int fd, std::shared_ptr<const model::Li
 
 Connection::~Connection() {
   if (transport_.open()) core_->loop()->Unwatch(transport_.fd(), this);
-}
-
-void Connection::Start() {
-  if (listener_->config->filters & model::kOriginalDst) {
-    if (auto original = io::OriginalDestination(transport_.fd())) {
-      destination_ = model::IpPort::Of(model::Address::FromSockaddr(original->storage));
-      restored_ = true;
-    }
-  }
-  if (listener_->config->use_original_dst && restored_) {
-    // The listener that is bound to the address itself, or to its port on any address.
-    auto snapshot = core_->Snapshot();
-    std::shared_ptr<const model::ListenerEntry> any;
-    for (const auto& l : snapshot->listeners) {
-      for (const auto& a : l->config->addresses) {
-        if (a.udp || a.port != destination_.port || l == listener_) continue;
-        if (a.ip == destination_.ip) listener_ = l, any = nullptr;
-        else if (a.ip.is_any() && !any) any = l;
-      }
-    }
-    if (any) listener_ = any;
-  }
-  listener_stats_ = &core_->ListenerStatsOf(*listener_->config);
-  base::Cells::Local().Add(listener_stats_->cx_total);
-  base::Cells::Local().Add(listener_stats_->cx_active);
-  ++listener_stats_->open;
-  core_->OnConnectionOpen(this);
-  core_->loop()->Watch(transport_.fd(), this);
-  if (!SniffNeeded()) return Match();
-  if (listener_->config->filters & model::kTlsInspector) rare().tls_inspector = std::make_unique<filters::TlsInspector>();
-  if (listener_->config->filters & model::kHttpInspector) rare().http_inspector = std::make_unique<filters::HttpInspector>();
-  uint64_t limit = listener_->config->listener_filters_timeout_ns;
-  core_->loop()->Arm(&timer_, limit && limit < kSilenceNs ? limit : kSilenceNs);
-}
-
-model::ConnInfo Connection::Info() const {
-  model::ConnInfo info;
-  info.destination = destination(), info.source = info.direct_source = peer();
-  info.server_name = server_name();
-  if (!rare_) return info;
-  if (rare_->hello) info.transport_protocol = "tls";
-  for (const auto& a : rare_->alpn) info.application_protocols.push_back(a);
-  return info;
-}
-
-// Only when what the client says first can change the chain.
-bool Connection::SniffNeeded() {
-  const model::Listener& l = *listener_->config;
-  if (!(l.filters & (model::kTlsInspector | model::kHttpInspector))) return false;
-  bool by_name = false;
-  for (const auto& c : l.chains) by_name |= !c->match.server_names.empty() || !c->match.application_protocols.empty();
-  if (by_name) return true;
-  model::ConnInfo info = Info();
-  const model::FilterChain* raw = model::Match(l, info);
-  info.transport_protocol = "tls";
-  return model::Match(l, info) != raw;
-}
-
-void Connection::Sniff(bool timed_out) {
-  using filters::Verdict;
-  Verdict v = Verdict::kNo;
-  Rare& seen = rare();
-  if (seen.tls_inspector) {
-    v = seen.tls_inspector->Inspect(transport_.in);
-    if (v == Verdict::kFound) {
-      seen.hello = true, seen.sni = seen.tls_inspector->sni(), seen.alpn = seen.tls_inspector->alpn();
-    } else if (v == Verdict::kReject) {
-      WEFT_LOG(kConnHandler, kDebug, "closing ", peer().ToString(), ": ", seen.tls_inspector->detail());
-      base::Cells::Local().Add(listener_stats_->ssl_connection_error);
-      return AbortNow();
-    }
-  }
-  if (v == Verdict::kNo && seen.http_inspector) {
-    v = seen.http_inspector->Inspect(transport_.in);
-    if (v == Verdict::kFound) seen.alpn.assign(1, std::string(seen.http_inspector->protocol()));
-  }
-  if (v == Verdict::kNeedMore) {
-    if (transport_.eof() || transport_.broken()) return CloseNow();
-    if (!timed_out) return;
-    const model::Listener& l = *listener_->config;
-    const model::FilterChain* silent = model::Match(l, Info());
-    bool server_first = transport_.in.empty() && silent && silent->tcp() && !silent->tls;
-    if (!server_first && !long_wait_ && l.listener_filters_timeout_ns > kSilenceNs) {
-      long_wait_ = true;
-      return core_->loop()->Arm(&timer_, l.listener_filters_timeout_ns - kSilenceNs);
-    }
-    if (!server_first && !l.continue_on_listener_filters_timeout) {
-      base::Cells::Local().Add(listener_stats_->pre_cx_timeout);
-      return CloseNow();
-    }
-  }
-  timer_.Cancel();
-  seen.tls_inspector.reset(), seen.http_inspector.reset();
-  Match();
-}
-
-void Connection::Match() {
-  chain_ = model::Match(*listener_->config, Info());
-  if (!chain_ || chain_->end.index() == 0) {
-    base::Cells::Local().Add(listener_stats_->no_filter_chain_match);
-    // Plaintext where only TLS is taken is another refusal than a port that nobody serves: the chain that a TLS client
-    // would have found says who asked for TLS.
-    model::ConnInfo info = Info();
-    info.transport_protocol = "tls";
-    const model::FilterChain* secure = hello() ? nullptr : model::Match(*listener_->config, info);
-    const bool plaintext = !chain_ && secure && secure->tls;
-    if (plaintext) chain_ = secure;
-    RecordRefusal(ResponseFlag::kNoRouteFound, "filter_chain_not_found", "", plaintext ? "plaintext" : "", "");
-    return AbortNow();
-  }
-  OnChain();
 }
 
 void Connection::OnChain() {
@@ -206,17 +96,17 @@ void Connection::AfterTransport() {
 
 // HTTP begins (so no timer of it runs yet): what was sniffed has done its work, but for a server's name.
 void Connection::DropRare() {
-  if (rare_ && rare_->sni.empty() && !rare_->peer.kind && !rare_->local.kind) rare_.reset();
+  if (rare_ && rare_->sni.empty() && !rare_->peer.kind && !rare_->local.kind && !rare_->introduction) rare_.reset();
 }
 
 filters::rbac::Verdict Connection::NetworkVerdict(const model::FilterChain& chain) {
   filters::rbac::Verdict verdict;
   verdict.allowed = true;
   if (chain.network_rbac.empty()) return verdict;
-  const model::Address to = destination(), from = peer();
+  const model::Address to = destination(), from = peer(), direct = direct_peer();
   for (const auto& config : chain.network_rbac) {
     filters::rbac::Input in;
-    in.peer = peer_info(), in.destination = &to, in.direct_remote = &from, in.server_name = server_name();
+    in.peer = peer_info(), in.destination = &to, in.direct_remote = &direct, in.remote = &from, in.server_name = server_name();
     verdict = filters::rbac::Evaluate(*config, in);
     base::Cells::Local().Add(verdict.allowed ? listener_stats_->rbac_allowed : listener_stats_->rbac_denied);
     if (!verdict.allowed) break;
@@ -257,7 +147,7 @@ void Connection::Place(Record& r) const {
     default: r.direction = Direction::kUnspecified;
   }
   r.connection_id = id_;
-  r.downstream_remote = r.downstream_direct_remote = peer(), r.downstream_local = destination();
+  r.downstream_remote = peer(), r.downstream_direct_remote = direct_peer(), r.downstream_local = destination();
 }
 
 void Connection::Describe(Record& r) const {
@@ -315,6 +205,9 @@ void Connection::Input() {
   switch (state_) {
     case State::kClosed:
       return;
+    case State::kProxyHeader:
+      transport_.Read(filters::kMaxProxyHeader);
+      return ProxyHeader(false);
     case State::kSniff:
       transport_.Read(kSniffLimit);
       return Sniff(false);
@@ -415,9 +308,7 @@ void Connection::CloseNow() {
     transport_.Close();
   }
   base::Cells& cells = base::Cells::Local();
-  cells.Add(listener_stats_->cx_destroy);
-  cells.Sub(listener_stats_->cx_active);
-  --listener_stats_->open;
+  Leave();
   if (counted_http_) {
     CountBytes();
     cells.Add(http_stats_->cx_destroy);
@@ -431,6 +322,8 @@ void Connection::CloseNow() {
 
 void Connection::OnTimer() {
   switch (state_) {
+    case State::kProxyHeader:
+      return ProxyHeader(true);
     case State::kSniff:
       return Sniff(true);
     case State::kHandshake:

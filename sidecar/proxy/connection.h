@@ -1,7 +1,8 @@
 // One downstream connection, from accept to close:
 //
-//   kSniff -> kHandshake -> kPickCodec -> kHttp (exchanges) | kTcp (a relay) -> kClosing -> kClosed
+//   kProxyHeader -> kSniff -> kHandshake -> kPickCodec -> kHttp (exchanges) | kTcp (a relay) -> kClosing -> kClosed
 //
+// A PROXY header is waited for where the listener has that filter: it says who the peer is and where it wanted to go.
 // Sniffing waits only when the filter chain can depend on what the client says first; where the chain that would take
 // silence ends in tcp_proxy, the wait is short, so that server-first protocols do not stall.
 // Events read, decrypt and feed the codec, then schedule exchanges; Flush is the only writer; deletion is by reap, when
@@ -46,7 +47,9 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const model::HttpConnectionManager& hcm() const { return *chain_->http(); }
   bool chain_ready() const { return chain_ && chain_->http(); }
   HttpStats& http_stats() { return *http_stats_; }
+  // Who the connection is from: as the PROXY header says, else the socket's peer, which is direct_peer().
   model::Address peer() const { return rare_ && rare_->peer.kind ? rare_->peer : peer_.ToAddress(); }
+  model::Address direct_peer() const { return rare_ && rare_->introduction ? rare_->introduction->direct_peer : peer(); }
   model::Address destination() const { return restored_ ? destination_.ToAddress() : local(); }
   // Where an ORIGINAL_DST cluster goes. False: the connection was meant for the listener itself, and sending it on
   // would come back to us for ever.
@@ -55,6 +58,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const tls::PeerInfo* peer_info() const { return tls() ? tls()->peer().get() : nullptr; }
   std::string_view server_name() const { return rare_ && !rare_->sni.empty() ? rare_->sni : tls() ? tls()->sni() : ""; }
   uint64_t id() const { return id_; }
+  // What a connection to that cluster begins with on behalf of this one: a PROXY header, or nothing.
+  std::string FirstBytes(const model::Cluster& cluster) const;
   // The part of a record that is the same for everything on this connection: where it runs, and the texts about it.
   void Place(Record& record) const;
   void Describe(Record& record) const;  // its access_logs are set already
@@ -72,7 +77,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
 
  private:
   friend class Relay;
-  enum class State : uint8_t { kSniff, kHandshake, kPickCodec, kHttp, kTcp, kClosing, kClosed };
+  enum class State : uint8_t { kProxyHeader, kSniff, kHandshake, kPickCodec, kHttp, kTcp, kClosing, kClosed };
 
   void OnReady(uint32_t events) override;
   codec::Inbound* OnNewStream(codec::StreamId id) override;
@@ -90,6 +95,11 @@ class Connection final : public base::ListNode, public io::Handler, public codec
     std::vector<std::string> alpn;  // sniffed
     bool hello = false;             // a TLS ClientHello was sniffed
     model::Address peer, local;     // of a Unix socket
+    struct Introduction {           // by a PROXY header
+      model::Address direct_peer;   // the balancer
+      std::string tlvs;
+    };
+    std::unique_ptr<Introduction> introduction;
     upstream::MemberTimer<Connection, &Connection::OnSecondGoaway> second_goaway;
     upstream::MemberTimer<Connection, &Connection::StartDrain> age_timer;
   };
@@ -101,6 +111,14 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   bool hello() const { return rare_ && rare_->hello; }
   model::Address local() const { return rare_ && rare_->local.kind ? rare_->local : local_.ToAddress(); }
 
+  void ProxyHeader(bool timed_out);
+  void HandOver();
+  void Enter(std::shared_ptr<const model::ListenerEntry> listener);
+  void Leave();
+  void BeginSniff();
+  // A client that has said nothing may be waiting for the server: where silence leads to plain TCP, that is waited for no longer.
+  bool ServerFirst() const;
+  bool WaitLonger();
   bool SniffNeeded();
   void Sniff(bool timed_out);
   void Match();
@@ -127,7 +145,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   WorkerCore* core_;
   std::shared_ptr<const model::ListenerEntry> listener_;
   const model::FilterChain* chain_ = nullptr;  // owned by listener_
-  State state_ = State::kSniff;
+  State state_ = State::kProxyHeader;
   bool restored_ = false, draining_ = false, counted_http_ = false, long_wait_ = false;
   uint32_t exchange_count_ = 0, requests_ = 0;
   model::IpPort peer_, local_, destination_;  // destination_: when restored_

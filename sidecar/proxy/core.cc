@@ -146,6 +146,8 @@ TcpStats& WorkerCore::Tcp(const std::string& prefix) {
   return *s;
 }
 
+ProxyProtocolStats& WorkerCore::ProxyProtocol(const std::string& prefix) { return proxy_protocol_stats_.try_emplace(prefix, prefix).first->second; }
+
 ListenerStats& WorkerCore::ListenerStatsOf(const model::Listener& listener) {
   auto& s = listener_stats_[listener.name];
   if (!s) {

@@ -77,6 +77,7 @@ class WorkerCore {
   HttpStats& Http(const std::string& prefix);
   RateLimitStats& RateLimit(const std::string& prefix);
   TcpStats& Tcp(const std::string& prefix);
+  ProxyProtocolStats& ProxyProtocol(const std::string& prefix);
   ListenerStats& ListenerStatsOf(const model::Listener& listener);
   filters::local_ratelimit::Bucket* BucketOf(const model::LocalRateLimitConfig& config);
 
@@ -124,6 +125,7 @@ class WorkerCore {
   std::unordered_map<std::string, std::unique_ptr<RateLimitStats>> rate_limit_stats_;
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;
+  std::unordered_map<std::string, ProxyProtocolStats> proxy_protocol_stats_;
   std::unordered_map<std::string, std::shared_ptr<filters::local_ratelimit::Bucket>> buckets_;  // by configuration key
   upstream::MemberTask<WorkerCore, &WorkerCore::OnReap> reap_{this};
   upstream::MemberTimer<WorkerCore, &WorkerCore::OnSweep> sweep_{this};

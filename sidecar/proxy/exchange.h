@@ -55,6 +55,7 @@ class Exchange final : public base::ListNode {
   void Redirect();
 
   void StartAttempt();
+  void ConnectAhead(upstream::HttpMode mode);
   AttemptRecord& NextAttemptRecord();
   void DecidedByCluster();
   void FillBreaker(AttemptRecord& a, const char* outcome, std::string_view detail);

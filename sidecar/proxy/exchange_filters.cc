@@ -56,8 +56,8 @@ bool Exchange::RunRbac(const model::RbacConfig& config) {
   filters::rbac::Input in;
   in.headers = &down_.head;
   in.peer = conn_->peer_info();
-  const model::Address destination = conn_->destination(), peer = conn_->peer();
-  in.destination = &destination, in.direct_remote = &peer;
+  const model::Address destination = conn_->destination(), peer = conn_->direct_peer();
+  in.destination = &destination, in.direct_remote = &peer, in.remote = &record_->downstream_remote;
   in.server_name = conn_->server_name();
   filters::rbac::Verdict v = filters::rbac::Evaluate(config, in);
   HttpStats& stats = conn_->http_stats();

@@ -1,5 +1,6 @@
 // Attempts: a host, a stream, the request to it, its answer; and whether to try again.
 #include <algorithm>
+#include <cmath>
 
 #include "sidecar/http/status.h"
 #include "sidecar/proxy/exchange.h"
@@ -111,7 +112,19 @@ void Exchange::StartAttempt() {
       if (conn_->http2()) mode = upstream::HttpMode::kHttp2;
       break;
   }
-  cluster_->PoolOf(*host_, mode, core_->loop(), core_->options().mark)->Acquire(&stream_);
+  cluster_->PoolOf(*host_, mode, core_->loop(), core_->options().mark, conn_->FirstBytes(*entry_->config))->Acquire(&stream_);
+  if (entry_->config->predictive_preconnect_ratio > 1) ConnectAhead(mode);
+}
+
+// To the hosts whose turn is next, where there is no connection yet.
+void Exchange::ConnectAhead(upstream::HttpMode mode) {
+  const auto expected = static_cast<uint32_t>(std::ceil(entry_->config->predictive_preconnect_ratio)) - 1;
+  for (uint32_t i = 0; i < expected; ++i) {
+    cluster::PickInput in;
+    in.random = core_->random().Next(), in.now_ns = core_->loop()->now();
+    const cluster::Host* next = cluster_->picker.Peek(*entry_, in, i).host;
+    if (next && next != host_) cluster_->PoolOf(*next, mode, core_->loop(), core_->options().mark, conn_->FirstBytes(*entry_->config))->Preconnect();
+  }
 }
 
 void Exchange::AdvanceAttempt() {

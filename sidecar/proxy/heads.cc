@@ -108,7 +108,7 @@ void Exchange::PrepareRequestHead() {
     if (!hcm.skip_xff_append) {
       scratch_ = head.Value(Token::kXForwardedFor);
       if (!scratch_.empty()) scratch_ += ',';
-      scratch_ += record_->downstream_direct_remote.WithoutPort();
+      scratch_ += record_->downstream_remote.WithoutPort();
       head.Set(Token::kXForwardedFor, scratch_);
     }
     if (hcm.xff_num_trusted_hops == 0 || !head.Has(Token::kXForwardedProto)) head.Set(Token::kXForwardedProto, conn_->tls() ? "https" : "http");

@@ -32,7 +32,9 @@ void Relay::Start() {
   if (config_.idle_timeout_ns) core_->loop()->Arm(&idle_timer_, config_.idle_timeout_ns);
   snapshot_ = core_->Snapshot();
   std::string_view name = config_.cluster;
-  if (!config_.weighted.empty() && config_.total_weight) {
+  if (conn_->chain().sni_cluster && !conn_->server_name().empty()) {
+    name = conn_->server_name();
+  } else if (!config_.weighted.empty() && config_.total_weight) {
     uint64_t r = core_->random().Below(config_.total_weight);
     for (const auto& w : config_.weighted) {
       name = w.cluster;
@@ -171,9 +173,10 @@ void Relay::OnReady(uint32_t events) {
     if (error) return ConnectFailed(upstream::FailureOf(error), upstream::ErrnoText(error));
     record_->upstream_local = upstream::LocalAddress(up_.fd());
     record_->attempts[record_->attempt_count - 1].local_address = record_->upstream_local;
+    if (entry_->tls) up_.StartTls(entry_->tls, tls::Engine::kClient, host_->address);
+    up_.SendFirst(conn_->FirstBytes(*entry_->config));
     if (entry_->tls) {
       state_ = State::kHandshake;
-      up_.StartTls(entry_->tls, tls::Engine::kClient, host_->address);
       core_->loop()->Schedule(io::Beat::kFlush, &flush_);
     } else {
       Connected();

@@ -99,6 +99,19 @@ ListenerStats::ListenerStats(const std::string& address) {
   rbac_allowed = s.C("rbac.allowed"), rbac_denied = s.C("rbac.denied");
 }
 
+ProxyProtocolStats::ProxyProtocolStats(const std::string& prefix) {
+  base::Stats& stats = base::Stats::Get();
+  const std::string full = prefix.empty() ? "proxy_proto." : base::Cat("proxy_proto.", prefix, ".");
+  const auto counter = [&](const std::string& name) {
+    return prefix.empty() ? stats.Counter(full + name) : stats.Counter(full + name, "proxy_proto." + name, {{"envoy_proxy_protocol_prefix", prefix}});
+  };
+  not_found_allowed = counter("not_found_allowed"), not_found_disallowed = counter("not_found_disallowed");
+  for (int v : {0, 1}) {
+    const std::string version = base::Cat("versions.v", v + 1, ".");
+    versions[v] = {counter(version + "found"), counter(version + "disallowed"), counter(version + "error")};
+  }
+}
+
 ClusterStats::ClusterStats(const std::string& name) {
   Scope s{base::Cat("cluster.", name, "."), "cluster.", "envoy_cluster_name", name};
   pool.cx_total = s.C("upstream_cx_total"), pool.cx_active = s.G("upstream_cx_active");
@@ -107,6 +120,7 @@ ClusterStats::ClusterStats(const std::string& name) {
   pool.cx_connect_ms = s.H("upstream_cx_connect_ms"), pool.cx_destroy = s.C("upstream_cx_destroy");
   pool.cx_destroy_remote_with_active_rq = s.C("upstream_cx_destroy_remote_with_active_rq");
   pool.cx_idle_timeout = s.C("upstream_cx_idle_timeout"), pool.cx_overflow = s.C("upstream_cx_overflow");
+  pool.cx_max_requests = s.C("upstream_cx_max_requests"), pool.cx_max_duration = s.C("upstream_cx_max_duration_reached");
   pool.cx_protocol_error = s.C("upstream_cx_protocol_error");
   pool.cx_rx_bytes = s.C("upstream_cx_rx_bytes_total"), pool.cx_tx_bytes = s.C("upstream_cx_tx_bytes_total");
   pool.rq_pending_total = s.C("upstream_rq_pending_total"), pool.rq_pending_active = s.G("upstream_rq_pending_active");

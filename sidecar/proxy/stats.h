@@ -54,6 +54,12 @@ struct ListenerStats {  // listener.<address>.
   uint64_t open = 0;  // this worker's connections
 };
 
+struct ProxyProtocolStats {  // proxy_proto.[<stat_prefix>.]
+  explicit ProxyProtocolStats(const std::string& prefix);
+  base::StatId not_found_allowed, not_found_disallowed;
+  struct { base::StatId found, disallowed, error; } versions[2];  // v1, v2
+};
+
 struct ClusterStats {  // cluster.<name>.
   explicit ClusterStats(const std::string& name);
   upstream::PoolStats pool;

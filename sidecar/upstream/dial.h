@@ -33,6 +33,7 @@ struct DialConfig {
   std::shared_ptr<const model::Cluster> cluster;  // source address, socket options, keep-alive; null in tests
   uint64_t connect_timeout_ns = 5'000'000'000;  // TCP and TLS together
   uint32_t mark = 0;                            // SO_MARK; 0: none
+  std::string first_bytes;                      // sent before anything else, TLS included: a PROXY header
 };
 
 // A non-blocking socket whose connect() is under way (or done). -1: *error is the errno.

@@ -10,6 +10,7 @@ namespace weft::upstream {
 namespace {
 constexpr size_t kWriteAhead = 128 * 1024;  // emitted and not yet sent
 constexpr uint64_t kUnreachableNs = 3 * base::kSecond;
+constexpr uint64_t kKeepAliveMarginNs = base::kSecond;
 }  // namespace
 
 HttpConnection::HttpConnection(Pool* pool, io::Loop* loop) : pool_(pool), loop_(loop) {}
@@ -44,12 +45,14 @@ void HttpConnection::OnReady(uint32_t events) {
     if (error == EINPROGRESS) return;
     if (error) return Fail(FailureOf(error), ErrnoText(error));
     local_address_ = LocalAddress(transport_.fd());
-    if (!pool_->config_.dial.tls) {
-      Ready();
-    } else {
-      transport_.StartTls(pool_->config_.dial.tls, tls::Engine::kClient, pool_->config_.dial.address.ToString());
+    const DialConfig& dial = pool_->config_.dial;
+    if (dial.tls) transport_.StartTls(dial.tls, tls::Engine::kClient, dial.address.ToString());
+    transport_.SendFirst(dial.first_bytes);
+    if (dial.tls) {
       state_ = State::kHandshake;
       MarkDirty();
+    } else {
+      Ready();
     }
   } else if (was_full && (events & io::kWritable)) {
     MarkDirty();
@@ -65,8 +68,8 @@ void HttpConnection::OnTimer() {
     return Fail(Failure::kConnectTimeout, state_ == State::kConnecting ? "connect timeout" : "TLS handshake timeout");
   }
   if (streams_ == 0) {
-    const uint64_t now = loop_->now(), due = idle_since_ + pool_->config_.idle_timeout_ns;
-    if (now < due) return loop_->Arm(&timer_, due - now);
+    const uint64_t now = loop_->now(), due = idle_since_ + IdleTimeout();
+    if (now < due) return idle_due_ns_ = due, loop_->Arm(&timer_, due - now);
     cells.Add(stats.cx_idle_timeout);
     Fail(Failure::kTerminated, "idle timeout");
   }
@@ -113,6 +116,7 @@ void HttpConnection::Ready() {
   state_ = State::kReady;
   connect_ns_ = loop_->now() - started_;
   timer_.Cancel();
+  if (config.max_connection_duration_ns) loop_->Arm(&age_timer_, config.max_connection_duration_ns);
   bool h2 = config.mode == HttpMode::kHttp2;
   if (config.mode == HttpMode::kAlpn && transport_.tls()) h2 = transport_.tls()->alpn() == "h2";
   codec::Limits limits = config.limits;
@@ -223,10 +227,30 @@ void HttpConnection::Consumed(codec::StreamId id, size_t n) {
   if (!transport_.in.empty() || transport_.more_to_read()) loop_->Schedule(io::Beat::kAdvance, &input_);
 }
 
+// Ours, and less than the peer's where it told: a request on a connection that the peer is just closing would be lost.
+uint64_t HttpConnection::IdleTimeout() const {
+  const uint64_t ours = pool_->config_.idle_timeout_ns;
+  const int keep_alive_s = codec_->keep_alive_s();
+  if (keep_alive_s < 0) return ours;
+  const uint64_t theirs = static_cast<uint64_t>(keep_alive_s) * base::kSecond;
+  const uint64_t safe = std::max(theirs - std::min(theirs / 5, kKeepAliveMarginNs), base::kMs);
+  return ours ? std::min(ours, safe) : safe;
+}
+
 // Streams come and go under an armed timer; when it fires, it sees since when there is none.
 void HttpConnection::BeginIdle() {
   idle_since_ = loop_->now();
-  if (uint64_t t = pool_->config_.idle_timeout_ns; t && !timer_.armed()) loop_->Arm(&timer_, t);
+  const uint64_t t = IdleTimeout();
+  if (!t || (timer_.armed() && idle_due_ns_ <= idle_since_ + t)) return;
+  idle_due_ns_ = idle_since_ + t;
+  loop_->Arm(&timer_, t);
+}
+
+void HttpConnection::OnAge() {
+  base::Cells::Local().Add(pool_->config_.stats.cx_max_duration);
+  draining_ = true;
+  if (streams_ == 0) Fail(Failure::kTerminated, "max connection duration");
+  else pool_->Sort(this);
 }
 
 void HttpConnection::Fail(Failure failure, std::string detail) {
@@ -236,7 +260,7 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
   CountBytes();
   base::Cells& cells = base::Cells::Local();
   const PoolStats& stats = pool_->config_.stats;
-  timer_.Cancel(), ping_timer_.Cancel();
+  timer_.Cancel(), ping_timer_.Cancel(), age_timer_.Cancel();
   flush_.Unlink(), input_.Unlink();
   if (streams_ != 0) cells.Add(stats.cx_destroy_remote_with_active_rq);
   while (Stream* s = open_.PopFront()) {
@@ -246,7 +270,7 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
       s->in.reset = codec::ResetCode::kConnectionLost;
     }
     s->failure = failure, s->failure_detail = detail;
-    --streams_;
+    --streams_, --pool_->streams_;
     loop_->Schedule(io::Beat::kAdvance, s->task);
   }
   if (transport_.open()) {
@@ -264,9 +288,9 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
     cells.Add(stats.cx_connect_fail);
     cells.Add(stats.host_cx_connect_fail);
     if (failure == Failure::kTls) cells.Add(stats.ssl_connection_error);
-    // The last hope of those waiting, or one connection of several.
-    size_t victims = pool_->connecting_count_ == 0 ? SIZE_MAX : 1;
-    pool_->FailWaiting(victims, failure, detail, local_address_);
+    // The last hope of those waiting, or one connection of several: who waits beyond what the others will carry.
+    const size_t others = pool_->connecting_count_ * pool_->PerConnection(), waiting = pool_->waiting_count_;
+    pool_->FailWaiting(others == 0 ? SIZE_MAX : waiting - std::min(waiting, others), failure, detail, local_address_);
   } else {
     pool_->ServeWaiting();
   }
@@ -275,7 +299,7 @@ void HttpConnection::Fail(Failure failure, std::string detail) {
 void HttpConnection::Detach(Stream* s) {
   s->Unlink();
   s->conn = nullptr;
-  --streams_;
+  --streams_, --pool_->streams_;
   pool_->OnStreamDone(this);
 }
 

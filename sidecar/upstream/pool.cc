@@ -4,7 +4,8 @@
 
 namespace weft::upstream {
 namespace {
-constexpr size_t kAssumedHttp2Room = 100;  // streams a connection under way is expected to carry
+constexpr size_t kAssumedHttp2Room = 100;
+constexpr int kAheadAtOnce = 3;            // as Envoy
 }
 
 void Stream::Clear() {
@@ -44,6 +45,8 @@ void Stream::Finish() {
   pool = nullptr;
 }
 
+size_t Pool::PerConnection() const { return config_.mode == HttpMode::kHttp1 ? 1 : kAssumedHttp2Room; }
+
 Pool::Pool(io::Loop* loop, PoolConfig config) : loop_(loop), config_(std::move(config)) {}
 
 Pool::~Pool() {
@@ -59,7 +62,7 @@ Pool::~Pool() {
 void Pool::Acquire(Stream* s) {
   s->pool = this, s->loop = loop_, s->in.owner = s;
   while (HttpConnection* c = !usable_.empty() ? usable_.front() : idle_.front()) {
-    if (OpenOn(c, s)) return;
+    if (OpenOn(c, s)) return ConnectAhead();
     Sort(c);  // it was full after all
     if (c == usable_.front() || c == idle_.front()) break;
   }
@@ -69,8 +72,7 @@ void Pool::Acquire(Stream* s) {
     s->state = Stream::State::kFailed, s->failure = Failure::kOverflow, s->failure_detail = "pending requests";
     return;
   }
-  size_t per_connection = config_.mode == HttpMode::kHttp1 ? 1 : kAssumedHttp2Room;
-  bool need = waiting_count_ >= connecting_count_ * per_connection;
+  bool need = waiting_count_ >= connecting_count_ * PerConnection();
   s->state = Stream::State::kWaiting;
   waiting_.PushBack(s);
   ++waiting_count_;
@@ -81,7 +83,22 @@ void Pool::Acquire(Stream* s) {
     StopWaiting(s);
     cells.Add(config_.stats.rq_pending_overflow);
     s->state = Stream::State::kFailed, s->failure = Failure::kOverflow, s->failure_detail = "connections";
+    return;
   }
+  ConnectAhead();
+}
+
+// So that those there are and those under way serve preconnect_ratio times the requests there are; a few at a time.
+void Pool::ConnectAhead() {
+  if (config_.preconnect_ratio <= 1) return;
+  const double wanted = static_cast<double>(streams_ + waiting_count_) * config_.preconnect_ratio;
+  for (int i = 0; i < kAheadAtOnce && wanted > static_cast<double>(connections_ * PerConnection()); ++i) {
+    if (!StartConnection()) return;
+  }
+}
+
+void Pool::Preconnect() {
+  if (connections_ == 0) StartConnection();
 }
 
 bool Pool::StartConnection() {
@@ -112,8 +129,11 @@ bool Pool::OpenOn(HttpConnection* c, Stream* s) {
     if (!c->ping_timer_.armed() || c->watch_due_ns_ > loop_->now() + HttpConnection::kWatchNs) c->Watch(HttpConnection::kWatchNs);
   }
   c->open_.PushBack(s);
-  ++c->streams_;
-  if (config_.max_requests_per_connection && ++c->requests_ >= config_.max_requests_per_connection) c->draining_ = true;
+  ++c->streams_, ++streams_;
+  if (config_.max_requests_per_connection && ++c->requests_ == config_.max_requests_per_connection) {
+    c->draining_ = true;
+    base::Cells::Local().Add(config_.stats.cx_max_requests);
+  }
   Sort(c);
   return true;
 }
@@ -158,8 +178,7 @@ void Pool::ServeWaiting() {
     }
     loop_->Schedule(io::Beat::kAdvance, s->task);
   }
-  size_t per_connection = config_.mode == HttpMode::kHttp1 ? 1 : kAssumedHttp2Room;
-  if (waiting_count_ > connecting_count_ * per_connection && !StartConnection() && connections_ == 0) {
+  if (waiting_count_ > connecting_count_ * PerConnection() && !StartConnection() && connections_ == 0) {
     cells.Add(config_.stats.rq_pending_overflow, waiting_count_);
     FailWaiting(SIZE_MAX, Failure::kOverflow, "connections", "");
   }

@@ -45,7 +45,7 @@ struct BreakerHooks {
 struct PoolStats {
   base::StatId cx_total = 0, cx_active = 0, cx_http1_total = 0, cx_http2_total = 0, cx_connect_fail = 0,
                cx_connect_timeout = 0, cx_connect_ms = 0, cx_destroy = 0, cx_destroy_remote_with_active_rq = 0,
-               cx_idle_timeout = 0, cx_overflow = 0, cx_protocol_error = 0, cx_rx_bytes = 0, cx_tx_bytes = 0,
+               cx_idle_timeout = 0, cx_max_requests = 0, cx_max_duration = 0, cx_overflow = 0, cx_protocol_error = 0, cx_rx_bytes = 0, cx_tx_bytes = 0,
                rq_pending_total = 0, rq_pending_active = 0, rq_pending_overflow = 0, rq_pending_failure_eject = 0,
                rq_cancelled = 0, ssl_handshake = 0, ssl_session_reused = 0, ssl_connection_error = 0, ssl_fail_verify_san = 0,
                ssl_fail_verify_error = 0, ssl_fail_verify_no_cert = 0, host_cx_connect_fail = 0;
@@ -57,6 +57,9 @@ struct PoolConfig {
   codec::Limits limits;
   uint64_t idle_timeout_ns = 60'000'000'000;
   uint32_t max_requests_per_connection = 0;  // 0: no limit
+  uint64_t max_connection_duration_ns = 0;   // 0: no limit; then it takes no new requests
+  // Connections are made ahead, for this many times the requests there are (Envoy's per_upstream_preconnect_ratio, 1 to 3).
+  double preconnect_ratio = 1;
   // HTTP/2: a connection that was silent this long is asked whether it lives, and has so long to answer. 0: never.
   // With requests under way the shorter time counts, so that they do not wait long for a host that is gone.
   uint64_t ping_interval_ns = 30'000'000'000, ping_active_ns = 3'000'000'000, ping_timeout_ns = 5'000'000'000;
@@ -122,6 +125,8 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   uint64_t PingInterval() const;
   size_t ReadLimit() const { return http2() ? Transport::kSharedPortion : Transport::kPortion; }
   void BeginIdle();
+  uint64_t IdleTimeout() const;
+  void OnAge();
   bool usable() const;
   size_t room() const;
 
@@ -132,7 +137,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   State state_ = State::kConnecting;
   bool draining_ = false, served_ = false;
   static constexpr uint64_t kWatchNs = 1'000'000'000;  // between two looks at a connection that requests wait for
-  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0, asked_ns_ = 0, watch_due_ns_ = 0, idle_since_ = 0;
+  uint64_t started_ = 0, connect_ns_ = 0, requests_ = 0, last_rx_ns_ = 0, asked_ns_ = 0, watch_due_ns_ = 0, idle_since_ = 0, idle_due_ns_ = 0;
   size_t streams_ = 0;
   Transport transport_;
   std::unique_ptr<codec::Codec> codec_;
@@ -142,6 +147,7 @@ class HttpConnection final : public base::ListNode, public io::Handler {
   MemberTask<HttpConnection, &HttpConnection::Input> input_{this};
   MemberTask<HttpConnection, &HttpConnection::Reap> reap_{this};
   MemberTimer<HttpConnection, &HttpConnection::OnTimer> timer_{this};  // connect timeout, then idle timeout
+  MemberTimer<HttpConnection, &HttpConnection::OnAge> age_timer_{this};
   MemberTimer<HttpConnection, &HttpConnection::OnPing> ping_timer_{this};  // is the peer still there?
 };
 
@@ -152,6 +158,8 @@ class Pool {
   Pool(const Pool&) = delete;
 
   void Acquire(Stream* s);
+  // One connection ahead of the request that is expected, where there is none.
+  void Preconnect();
   // No stream starts on the present connections any more; idle ones close now, others when their streams end.
   void Drain();
   // Nothing is waiting or open: the owner may delete it (in the reap beat).
@@ -163,6 +171,8 @@ class Pool {
   friend class HttpConnection;
   friend struct Stream;
   bool StartConnection();
+  void ConnectAhead();
+  size_t PerConnection() const;  // streams that a connection under way is expected to carry
   bool OpenOn(HttpConnection* c, Stream* s);
   void ServeWaiting();
   void OnStreamDone(HttpConnection* c);
@@ -174,7 +184,7 @@ class Pool {
   PoolConfig config_;
   base::List<HttpConnection> idle_, usable_, full_, connecting_;
   base::List<Stream> waiting_;
-  size_t connections_ = 0, connecting_count_ = 0, waiting_count_ = 0;
+  size_t connections_ = 0, connecting_count_ = 0, waiting_count_ = 0, streams_ = 0;
 };
 
 }  // namespace weft::upstream

@@ -21,6 +21,14 @@ void Transport::StartTls(std::shared_ptr<const tls::Context> context, tls::Engin
   readable_ = readable_ || !tls_->wire_in.empty();
 }
 
+void Transport::SendFirst(std::string_view bytes) {
+  if (bytes.empty()) return;
+  io::Buffer& to = tls_ ? tls_->wire_out : out;
+  io::Buffer rest = std::move(to);
+  to.Append(bytes);
+  to.Move(rest);
+}
+
 void Transport::OnReady(uint32_t events) {
   if (events & (io::kReadable | io::kHangup)) readable_ = true;
   if (events & io::kHangup) hangup_ = true;

@@ -34,6 +34,8 @@ class Transport {
   void Open(int fd) { fd_ = fd; }
   // session_key (client): connections with equal keys resume each other's TLS sessions; empty: never.
   void StartTls(std::shared_ptr<const tls::Context> context, tls::Engine::Role role, std::string session_key = {});
+  // These bytes go out before all others, in the clear. Before anything was written.
+  void SendFirst(std::string_view bytes);
   void OnReady(uint32_t events);
 
   // Receives until the socket is empty, `in` holds `limit` bytes, or the turn's budget is used.

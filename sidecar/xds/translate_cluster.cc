@@ -3,6 +3,7 @@
 
 #include "envoy/config/cluster/v3/cluster.pb.h"
 #include "envoy/config/endpoint/v3/endpoint.pb.h"
+#include "envoy/extensions/transport_sockets/proxy_protocol/v3/upstream_proxy_protocol.pb.h"
 #include "envoy/extensions/upstreams/http/v3/http_protocol_options.pb.h"
 #include "sidecar/xds/translate_internal.h"
 
@@ -129,6 +130,33 @@ void ToLb(const Ctx& c, const cluster3::Cluster& p, model::Cluster& out) {
   }
   if (p.has_least_request_lb_config() && p.least_request_lb_config().has_choice_count())
     out.least_request_choices = std::clamp<uint32_t>(p.least_request_lb_config().choice_count().value(), 2, 100);
+}
+
+model::ProxyProtocolHeader ToProxyProtocol(const Ctx& c, const core::ProxyProtocolConfig& p) {
+  model::ProxyProtocolHeader out;
+  out.version = p.version() == core::ProxyProtocolConfig::V2 ? 2 : 1;
+  if (p.has_pass_through_tlvs()) out.pass = ToTlvTypes(c / "pass_through_tlvs", p.pass_through_tlvs());
+  size_t bytes = 0;
+  for (int i = 0; i < p.added_tlvs_size(); ++i) {
+    const auto& tlv = p.added_tlvs(i);
+    if (tlv.type() > 255) ((c / "added_tlvs")[i] / "type").Fail("must be 0 to 255");
+    if (tlv.has_format_string()) ((c / "added_tlvs")[i] / "format_string").Fail("not supported: give a value");
+    out.added.emplace_back(static_cast<uint8_t>(tlv.type()), tlv.value());
+    bytes += 3 + tlv.value().size();
+  }
+  if (bytes > 32 * 1024) (c / "added_tlvs").Fail("more than 32 KiB");
+  return out;
+}
+
+// PROXY protocol around TLS or nothing.
+void ToTransport(const Ctx& c, const core::TransportSocket& p, model::Cluster& out) {
+  using Around = envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
+  if (TypeOf(p.typed_config()) != Around::descriptor()->full_name()) return void(out.tls = ToTls(c, p, true));
+  Ctx tc = c / "typed_config";
+  auto around = Unpack<Around>(tc, p.typed_config());
+  out.proxy_protocol = ToProxyProtocol(tc / "config", around.config());
+  if (!around.has_transport_socket()) (tc / "transport_socket").Fail("is required");
+  else out.tls = ToTls(tc / "transport_socket", around.transport_socket(), true);
 }
 
 void ToBind(const Ctx& c, const core::BindConfig& p, model::Cluster& out) {
@@ -259,7 +287,7 @@ base::Result<std::shared_ptr<const model::Cluster>> TranslateCluster(const clust
   // Picking the wrong one would send traffic in the clear, or to the wrong peer.
   if (p.transport_socket_matches_size()) (c / "transport_socket_matches").Fail("not supported");
   if (p.has_transport_socket_matcher()) (c / "transport_socket_matcher").Fail("not supported");
-  if (p.has_transport_socket()) out->tls = ToTls(c / "transport_socket", p.transport_socket(), true);
+  if (p.has_transport_socket()) ToTransport(c / "transport_socket", p.transport_socket(), *out);
 
   // The deprecated fields first; typed options replace them.
   if (p.has_common_http_protocol_options()) out->common = ToCommonHttp(c / "common_http_protocol_options", p.common_http_protocol_options());
@@ -280,7 +308,18 @@ base::Result<std::shared_ptr<const model::Cluster>> TranslateCluster(const clust
     out->dns_refresh_ns = Ns(c / "dns_refresh_rate", p.dns_refresh_rate());
     if (out->dns_refresh_ns < 1'000'000) (c / "dns_refresh_rate").Fail("must be at least 1 ms");
   }
-  if (out->common.max_connection_duration_ns) c.Warn("max_connection_duration is not supported, ignored");
+  if (p.has_preconnect_policy()) {
+    Ctx pc = c / "preconnect_policy";
+    const auto ratio = [&](const char* field, const google::protobuf::DoubleValue& v, bool set, double& to) {
+      if (!set) return;
+      to = v.value();
+      if (!(to >= 1 && to <= 3)) (pc / field).Fail("must be 1 to 3");
+    };
+    ratio("per_upstream_preconnect_ratio", p.preconnect_policy().per_upstream_preconnect_ratio(),
+          p.preconnect_policy().has_per_upstream_preconnect_ratio(), out->preconnect_ratio);
+    ratio("predictive_preconnect_ratio", p.preconnect_policy().predictive_preconnect_ratio(),
+          p.preconnect_policy().has_predictive_preconnect_ratio(), out->predictive_preconnect_ratio);
+  }
   out->respect_dns_ttl = p.respect_dns_ttl();
   out->dns_family = static_cast<model::Cluster::DnsFamily>(std::clamp(static_cast<int>(p.dns_lookup_family()), 0, 4));
   if (p.has_upstream_bind_config()) ToBind(c / "upstream_bind_config", p.upstream_bind_config(), *out);

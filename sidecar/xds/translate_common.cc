@@ -250,6 +250,16 @@ model::Provenance ToProvenance(const core::Metadata& m) {
   return p;
 }
 
+model::TlvTypes ToTlvTypes(const Ctx& c, const core::ProxyProtocolPassThroughTLVs& p) {
+  model::TlvTypes out;
+  if (p.match_type() == core::ProxyProtocolPassThroughTLVs::INCLUDE_ALL) return out.set();
+  for (int i = 0; i < p.tlv_type_size(); ++i) {
+    if (p.tlv_type(i) > 255) (c / "tlv_type")[i].Fail("must be 0 to 255");
+    else out.set(p.tlv_type(i));
+  }
+  return out;
+}
+
 model::HttpCommonOptions ToCommonHttp(const Ctx& c, const core::HttpProtocolOptions& p) {
   model::HttpCommonOptions o;
   if (p.has_idle_timeout()) o.idle_timeout_ns = Ns(c / "idle_timeout", p.idle_timeout());

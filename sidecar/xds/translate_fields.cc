@@ -111,7 +111,8 @@ constexpr Supported kTable[] = {
      "http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family outlier_detection "
      "upstream_bind_config original_dst_lb_config least_request_lb_config round_robin_lb_config common_lb_config transport_socket metadata "
      "protocol_selection upstream_connection_options ignore_health_on_host_removal "
-     "load_balancing_policy lb_subset_config cleanup_interval wait_for_warm_on_init"},
+     "load_balancing_policy lb_subset_config cleanup_interval wait_for_warm_on_init preconnect_policy"},
+    {CLUSTER "Cluster.PreconnectPolicy", "per_upstream_preconnect_ratio predictive_preconnect_ratio"},
     {CLUSTER "Cluster.LbSubsetConfig", "fallback_policy subset_selectors"},
     {CLUSTER "Cluster.RoundRobinLbConfig", ""},
     {CLUSTER "Cluster.LeastRequestLbConfig", "choice_count"},
@@ -148,6 +149,8 @@ constexpr Supported kTable[] = {
     {TLS "CertificateValidationContext",
      "trusted_ca system_root_certs watched_directory match_typed_subject_alt_names match_subject_alt_names suppress_client_ca_list"},
 
+    {"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+     "allow_requests_without_proxy_protocol pass_through_tlvs disallowed_versions stat_prefix"},
     {"envoy.config.rbac.v3.RBAC", "action policies"},
     {"envoy.config.rbac.v3.Policy", "permissions principals"},
     {"envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig", "stat_prefix server_config client_config case_insensitive"},

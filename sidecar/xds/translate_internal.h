@@ -20,6 +20,7 @@
 #include "envoy/config/core/v3/base.pb.h"
 #include "envoy/config/core/v3/config_source.pb.h"
 #include "envoy/config/core/v3/protocol.pb.h"
+#include "envoy/config/core/v3/proxy_protocol.pb.h"
 #include "envoy/config/core/v3/socket_option.pb.h"
 #include "envoy/config/route/v3/route_components.pb.h"
 #include "envoy/extensions/transport_sockets/tls/v3/tls.pb.h"
@@ -110,6 +111,8 @@ std::shared_ptr<const model::GrpcLog> ToGrpcLog(const Ctx& c, const google::prot
 std::vector<std::pair<std::string, std::string>> StructStrings(const google::protobuf::Struct& s);
 std::vector<std::pair<std::string, std::string>> MetadataStrings(const core::Metadata& m, const std::string& filter);
 model::Provenance ToProvenance(const core::Metadata& m);
+
+model::TlvTypes ToTlvTypes(const Ctx& c, const core::ProxyProtocolPassThroughTLVs& p);
 
 // transport_socket; null for raw_buffer.
 std::shared_ptr<const model::TlsConfig> ToTls(const Ctx& c, const core::TransportSocket& s, bool upstream);

@@ -5,6 +5,7 @@
 #include "envoy/config/listener/v3/listener.pb.h"
 #include "envoy/config/route/v3/route.pb.h"
 #include "envoy/data/dns/v3/dns_table.pb.h"
+#include "envoy/extensions/filters/listener/proxy_protocol/v3/proxy_protocol.pb.h"
 #include "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.pb.h"
 #include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb.h"
 #include "envoy/extensions/filters/udp/dns_filter/v3/dns_filter.pb.h"
@@ -22,6 +23,7 @@ namespace dns3 = envoy::extensions::filters::udp::dns_filter::v3;
 
 constexpr char kHcm[] = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 constexpr char kTcp[] = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+constexpr char kSniCluster[] = "envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
 constexpr char kRbac[] = "envoy.extensions.filters.network.rbac.v3.RBAC";
 
 std::shared_ptr<const model::HttpConnectionManager> ToHcm(const Ctx& c, const google::protobuf::Any& any) {
@@ -74,7 +76,6 @@ std::shared_ptr<const model::HttpConnectionManager> ToHcm(const Ctx& c, const go
   time("drain_timeout", p.has_drain_timeout(), p.drain_timeout(), out->drain_timeout_ns);
   time("delayed_close_timeout", p.has_delayed_close_timeout(), p.delayed_close_timeout(), out->delayed_close_timeout_ns);
   out->common = ToCommonHttp(c / "common_http_protocol_options", p.common_http_protocol_options());
-  if (out->common.max_connection_duration_ns) (c / "common_http_protocol_options.max_connection_duration").Warn("not supported, ignored");
   out->http1 = ToHttp1(c / "http_protocol_options", p.http_protocol_options());
   out->http2 = ToHttp2(c / "http2_protocol_options", p.http2_protocol_options());
   if (out->http2.keepalive_interval_ns) (c / "http2_protocol_options.connection_keepalive").Warn("clients are not probed, ignored");
@@ -187,7 +188,7 @@ std::shared_ptr<const model::FilterChain> ToChain(const Ctx& c, const listener3:
   out->index = index;
   out->match = ToChainMatch(c / "filter_chain_match", p.filter_chain_match());
   if (p.has_transport_socket()) out->tls = ToTls(c / "transport_socket", p.transport_socket(), false);
-  if (p.use_proxy_proto().value()) (c / "use_proxy_proto").Fail("not supported");
+  if (p.use_proxy_proto().value()) (c / "use_proxy_proto").Fail("not supported: use the listener filter envoy.filters.listener.proxy_protocol");
   if (p.has_transport_socket_connect_timeout()) out->transport_connect_timeout_ns = Ns(c / "transport_socket_connect_timeout", p.transport_socket_connect_timeout());
   for (int i = 0; i < p.filters_size(); ++i) {
     const auto& f = p.filters(i);
@@ -196,6 +197,11 @@ std::shared_ptr<const model::FilterChain> ToChain(const Ctx& c, const listener3:
     bool last = i + 1 == p.filters_size();
     if (type == kRbac) {
       out->network_rbac.push_back(ToNetworkRbac(tc, f.typed_config()));
+      if (last) fc.Fail("the last filter must be http_connection_manager or tcp_proxy");
+      continue;
+    }
+    if (type == kSniCluster) {
+      out->sni_cluster = true;
       if (last) fc.Fail("the last filter must be http_connection_manager or tcp_proxy");
       continue;
     }
@@ -263,6 +269,17 @@ model::DnsFilter ToDns(const Ctx& c, const google::protobuf::Any& any) {
   return out;
 }
 
+model::ProxyProtocolFilter ToProxyProtocol(const Ctx& c, const google::protobuf::Any& any) {
+  using core::ProxyProtocolConfig;
+  auto p = Unpack<envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol>(c, any);
+  model::ProxyProtocolFilter out;
+  out.optional = p.allow_requests_without_proxy_protocol();
+  for (int version : p.disallowed_versions()) (version == ProxyProtocolConfig::V1 ? out.v1 : out.v2) = false;
+  if (p.has_pass_through_tlvs()) out.keep = ToTlvTypes(c / "pass_through_tlvs", p.pass_through_tlvs());
+  out.stat_prefix = p.stat_prefix();
+  return out;
+}
+
 void ToListenerFilter(const Ctx& c, const listener3::ListenerFilter& f, model::Listener& out) {
   std::string type = TypeOf(f.typed_config());
   auto is = [&](const char* message, const char* name) {
@@ -271,6 +288,7 @@ void ToListenerFilter(const Ctx& c, const listener3::ListenerFilter& f, model::L
   if (is("original_dst.v3.OriginalDst", "envoy.filters.listener.original_dst")) out.filters |= model::kOriginalDst;
   else if (is("tls_inspector.v3.TlsInspector", "envoy.filters.listener.tls_inspector")) out.filters |= model::kTlsInspector;
   else if (is("http_inspector.v3.HttpInspector", "envoy.filters.listener.http_inspector")) out.filters |= model::kHttpInspector;
+  else if (is("proxy_protocol.v3.ProxyProtocol", "envoy.filters.listener.proxy_protocol")) out.proxy_protocol = ToProxyProtocol(c / "typed_config", f.typed_config());
   else if (type == "envoy.extensions.filters.udp.dns_filter.v3.DnsFilterConfig") out.dns = ToDns(c / "typed_config", f.typed_config());
   else c.Fail("listener filter \"" + (type.empty() ? f.name() : type) + "\" is not supported");
   if (f.has_config_discovery()) (c / "config_discovery").Fail("not supported");

@@ -136,8 +136,8 @@ TEST_F(Translate, ListenerErrorsNameTheirPlace) {
   bad("destination_port: 6379", "destination_port: 8000",
       "filter_chains[1]: has the same matching rules as filter_chains[0] \"mtls-8000\"");
   bad("cluster: inbound|6379", "max_connect_attempts: 1", "filter_chains[1].filters[0].typed_config: needs cluster or weighted_clusters");
-  bad("original_dst.v3.OriginalDst", "proxy_protocol.v3.ProxyProtocol",
-      "listener_filters[0]: listener filter \"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol\" is not supported");
+  bad("original_dst.v3.OriginalDst", "original_src.v3.OriginalSrc",
+      "listener_filters[0]: listener filter \"envoy.extensions.filters.listener.original_src.v3.OriginalSrc\" is not supported");
   bad("rds: {route_config_name: inbound|8000, config_source: {ads: {}}}", "rds: {route_config_name: x, config_source: {path: /x}}",
       "filter_chains[0].filters[1].typed_config.rds.config_source: only ads is supported for this resource");
   bad("san_type: URI", "san_type: EMAIL",
@@ -218,6 +218,39 @@ TEST_F(Translate, UnsupportedFieldsAreNamed) {
                                  "filter_chains[0].filters[1].typed_config.proxy_status_config: not supported, ignored",
                                  "filter_chains[0].filters[1].typed_config.append_x_forwarded_port: not supported, ignored",
                              }));
+}
+
+TEST_F(Translate, ProxyProtocol) {
+  std::string y = kInbound;
+  const std::string from = "original_dst.v3.OriginalDst}";
+  y.replace(y.find(from), from.size(),
+            "proxy_protocol.v3.ProxyProtocol, disallowed_versions: [V1], stat_prefix: p, pass_through_tlvs: {match_type: INCLUDE, tlv_type: [5, 224]},"
+            " rules: [{tlv_type: 1, on_tlv_present: {key: a}}]}");
+  auto l = Lis(y);
+  ASSERT_TRUE(l) << error;
+  ASSERT_TRUE(l->proxy_protocol);
+  EXPECT_FALSE(l->proxy_protocol->v1);
+  EXPECT_TRUE(l->proxy_protocol->v2);
+  EXPECT_FALSE(l->proxy_protocol->optional);
+  EXPECT_EQ(l->proxy_protocol->stat_prefix, "p");
+  EXPECT_EQ(l->proxy_protocol->keep.count(), 2u);
+  EXPECT_TRUE(l->proxy_protocol->keep[224]);
+  EXPECT_EQ(warnings.list(), std::vector<std::string>{"listener_filters[0].typed_config.rules: not supported, ignored"});
+  auto cluster = [&](const std::string& config, const std::string& inner) {
+    return Clu("{name: c, type: STATIC, load_assignment: {cluster_name: c}, transport_socket: {name: p, typed_config: {'@type': "
+               "type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: " + config + inner + "}}}");
+  };
+  const std::string raw = ", transport_socket: {name: envoy.transport_sockets.raw_buffer}";
+  auto c = cluster("{version: V2, pass_through_tlvs: {}, added_tlvs: [{type: 225, value: bWU=}]}", raw);
+  ASSERT_TRUE(c) << error;
+  EXPECT_EQ(c->tls, nullptr);
+  EXPECT_EQ(c->proxy_protocol->version, 2);
+  EXPECT_TRUE(c->proxy_protocol->pass.all());
+  EXPECT_EQ(c->proxy_protocol->added[0], (std::pair<uint8_t, std::string>(225, "me")));
+  EXPECT_FALSE(cluster("{}", ""));
+  EXPECT_EQ(error, "transport_socket.typed_config.transport_socket: is required");
+  EXPECT_FALSE(cluster("{added_tlvs: [{type: 300}]}", raw));
+  EXPECT_EQ(error, "transport_socket.typed_config.config.added_tlvs[0].type: must be 0 to 255");
 }
 
 TEST_F(Translate, DnsListener) {

@@ -6,6 +6,7 @@
 #include "sidecar/dns/wire.h"
 #include "sidecar/filters/listener/http_inspector.h"
 #include "sidecar/filters/listener/tls_inspector.h"
+#include "sidecar/filters/proxy_protocol/proxy_protocol.h"
 #include "sidecar/io/buffer.h"
 #include "sidecar/tls/engine.h"
 #include "sidecar/tls/keys.h"
@@ -39,6 +40,37 @@ void ClientHello(std::string_view bytes) {
 
 void HttpStart(std::string_view bytes) {
   Inspect<filters::HttpInspector>(bytes, [](auto& a, auto& b) { WEFT_CHECK(a.protocol() == b.protocol()); });
+}
+
+void ProxyHeaderBytes(std::string_view bytes) {
+  model::ProxyProtocolFilter rules;
+  rules.keep.set();
+  filters::ProxyHeader whole, grown;
+  io::Buffer all, pieces;
+  all.Append(bytes);
+  const filters::Verdict verdict = ReadProxyHeader(all, rules, &whole);
+  // Whatever more comes, what was decided stays decided.
+  filters::Verdict so_far = filters::Verdict::kNeedMore;
+  for (size_t i = 0; i < bytes.size() && so_far == filters::Verdict::kNeedMore;) {
+    const size_t n = std::min(bytes.size() - i, size_t{1} + (static_cast<unsigned char>(bytes[i]) & 15));
+    pieces.Append(bytes.substr(i, n));
+    i += n;
+    so_far = ReadProxyHeader(pieces, rules, &grown);
+  }
+  WEFT_CHECK(bytes.empty() || so_far == verdict, "split input is judged differently");
+  if (verdict != filters::Verdict::kFound) return;
+  WEFT_CHECK(whole.size <= bytes.size() && whole.size <= filters::kMaxProxyHeader && grown.size == whole.size);
+  if (!whole.known) return;
+  for (int version : {1, 2}) {
+    model::ProxyProtocolHeader config;
+    config.version = version;
+    config.pass.set();
+    io::Buffer again;
+    again.Append(filters::WriteProxyHeader(config, whole.source, whole.destination, whole.tlvs));
+    filters::ProxyHeader back;
+    WEFT_CHECK(ReadProxyHeader(again, rules, &back) == filters::Verdict::kFound && back.size == again.size(), "our own header is not read");
+    WEFT_CHECK(back.source == whole.source && back.destination == whole.destination && (version == 1 || back.tlvs == whole.tlvs));
+  }
 }
 
 void DnsQuery(std::string_view bytes) {
@@ -123,6 +155,7 @@ std::vector<Target> WireTargets() {
   return {
       {"client_hello", ClientHello},
       {"http_start", HttpStart},
+      {"proxy_header", ProxyHeaderBytes},
       {"dns_query", DnsQuery},
       {"dns_response", DnsResponse},
       {"certificate", Certificate},

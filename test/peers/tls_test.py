@@ -170,5 +170,28 @@ class UpstreamTls(unittest.TestCase):
         self.assertIn("503", self.ask(self.server("foreign")).splitlines()[0])
 
 
+def test_passed_through_to_the_cluster_that_the_server_name_names():
+    """sni_cluster: two OpenSSL servers behind one port, told apart by what the client asks for; the rest goes to tcp_proxy's own."""
+    certs, ports, texts = Certs(), {}, {}
+    for name in ("one.test", "two.test", "default"):
+        cert, key = certs.leaf(name, "DNS:" + name)
+        ports[name], texts[name] = free_port(), open(cert).read()
+        wait_port(ports[name], start("openssl", "s_server", "-accept", "127.0.0.1:%d" % ports[name], "-www", "-cert", cert, "-key", key))
+    l = {"name": "l", "address": addr(0), "listener_filters": [named("tls", "filters.listener.tls_inspector.v3.TlsInspector")],
+         "filter_chains": [{"filters": [named("sni", "filters.network.sni_cluster.v3.SniCluster"), tcp_proxy("default")]}]}
+    s = Sidecar(static([l], [cluster(name, port) for name, port in ports.items()]))
+
+    def certificate(*server_name):
+        out = run("openssl", "s_client", "-connect", "127.0.0.1:%d" % s.port("l"), "-CAfile", certs.ca, *server_name, input="GET / HTTP/1.0\r\n\r\n",
+                  stderr=subprocess.STDOUT).stdout
+        return next((name for name, text in texts.items() if text.split("-----END")[0] in out), out)
+
+    assert certificate("-servername", "one.test") == "one.test"
+    assert certificate("-servername", "TWO.test") == "two.test"
+    assert certificate("-noservername") == "default"
+    run("openssl", "s_client", "-connect", "127.0.0.1:%d" % s.port("l"), "-servername", "unknown.test")
+    wait_for("no such cluster", lambda: s.stat("tcp.t.downstream_cx_no_route") == 1)
+
+
 if __name__ == "__main__":
     main()
