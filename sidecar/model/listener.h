@@ -57,13 +57,6 @@ struct Tracing {
   uint32_t max_path_tag_length = 256;
 };
 
-struct LocalReplyMapper {
-  std::vector<HeaderMatcher> headers;
-  uint16_t min_status = 0, max_status = 999;
-  std::optional<uint16_t> status;
-  std::string body_format;
-};
-
 struct HttpConnectionManager {
   enum Codec : uint8_t { kAuto, kHttp1, kHttp2 } codec = kAuto;
   std::string stat_prefix;
@@ -112,7 +105,6 @@ struct HttpConnectionManager {
 
   std::optional<Tracing> tracing;
   std::shared_ptr<const AccessLogs> access_logs;  // null: none
-  std::vector<LocalReplyMapper> local_reply;
 };
 
 struct TcpProxy {

@@ -1,4 +1,4 @@
-// Envoy's format strings ("%REQ(:METHOD)% %DURATION%"), parsed: what access logs are made of. Values are telemetry's.
+// Envoy's format strings ("%REQ(:METHOD)% %DURATION%"), parsed: what access logs and added headers are made of. Values are those of a record (proxy/format.h).
 //
 //   auto f = LogFormat::Parse("%REQ(X-A?:PATH):20% 100%%\n");     // or an error that names the operator
 //   for (const LogFormat::Op& op : f->ops) ...

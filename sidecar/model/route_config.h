@@ -9,14 +9,15 @@
 #include <vector>
 
 #include "sidecar/model/filters.h"
+#include "sidecar/model/log_format.h"
 #include "sidecar/model/match.h"
 
 namespace weft::model {
 
 struct HeaderOption {
   enum Action : uint8_t { kAppend, kAddIfAbsent, kOverwrite, kOverwriteIfExists } action = kAppend;
-  std::string name, value;  // value may hold %COMMAND% operators (telemetry/proxy expands them)
-  bool has_command = false; // value contains '%'
+  std::string name, value;
+  std::shared_ptr<const LogFormat> format;  // what stands for the value, where it holds operators
   bool keep_empty_value = false;
 };
 struct HeaderMutations {

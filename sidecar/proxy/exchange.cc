@@ -430,9 +430,12 @@ void Exchange::BeginRecord() {
   conn_->Place(*record_);
   record_->protocol = conn_->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
   record_->request_header_bytes = down_.head_bytes;
-  if (!told_) return;
+  if (told_) DescribeRecord();
+}
+
+void Exchange::DescribeRecord() {
   conn_->Describe(*record_);
-  record_->stat_prefix = hcm.stat_prefix;
+  record_->stat_prefix = conn_->hcm().stat_prefix;
   if (!(down_.bits & (In::kHead | In::kMalformed))) return;  // it never came
   const http::HeaderMap& head = down_.head;
   record_->method = head.Value(Token::kMethod), record_->path = head.Value(Token::kPath);

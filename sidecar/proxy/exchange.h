@@ -93,10 +93,10 @@ class Exchange final : public base::ListNode {
   void PrepareResponseHead(http::HeaderMap& head);
   void ApplyRequestMutations();
   void ApplyResponseMutations(http::HeaderMap& head);
-  std::string Expand(const std::string& format);
   void Capture(const http::HeaderMap& from, bool all, const std::vector<std::string>& names, http::HeaderMap& to);
 
   void BeginRecord();
+  void DescribeRecord();
   void FillRecord();
   int64_t Since() const { return static_cast<int64_t>(core_->loop()->now() - started_ns_); }
   bool RequestEnded() const { return down_.bits & codec::Inbound::kEnd; }
@@ -148,7 +148,7 @@ class Exchange final : public base::ListNode {
   io::Buffer replay_;              // request body sent so far, while it may be needed again
   io::Buffer again_;               // what a retry has to send first
   std::unique_ptr<Record> record_;
-  std::string scratch_, location_, local_body_;
+  std::string scratch_, location_;
   const char* reset_reason_ = "";
   const std::vector<std::pair<std::string, std::string>>* reply_headers_ = nullptr;  // of the configuration
 

@@ -11,6 +11,11 @@ using http::Token;
 bool Exchange::FindRoute() {
   table_ = snapshot_->Routes(conn_->hcm());
   if (!table_) return false;
+  if (table_->operators() && !told_) {  // headers that it adds are readers too
+    told_ = true;
+    DescribeRecord();
+    record_->request_id = down_.head.Value(Token::kXRequestId);
+  }
   found_ = table_->Find(down_.head, core_->random().Next(), conn_->tls() != nullptr);
   if (told_ && found_.vhost) record_->virtual_host = found_.vhost->name;
   if (told_ && found_.route) {

@@ -314,6 +314,7 @@ void Exchange::OnResponseHead() {
   source_ = &in;
   // Envoy's timeout covers the whole response when it was asked for; the default one only its beginning.
   if (!found_.route->forward.timeout_set && !grpc_timeout_ns_) route_timer_.Cancel();
+  record_->status = status;
   PrepareResponseHead(in.head);
   bool end = (in.bits & In::kEnd) && in.body.empty() && !(in.bits & In::kTrailers) && !(upgrade_ && status / 100 == 2);
   SendResponseHead(in.head, end);

@@ -7,6 +7,7 @@
 #include "sidecar/http/authority.h"
 #include "sidecar/http/date.h"
 #include "sidecar/proxy/exchange.h"
+#include "sidecar/proxy/format.h"
 
 namespace weft::proxy {
 namespace {
@@ -42,11 +43,8 @@ void Apply(const std::vector<model::HeaderOption>& add, const std::vector<std::s
   for (const std::string& name : remove) head.Remove(name);
   for (const model::HeaderOption& o : add) {
     std::string expanded;
-    std::string_view value = o.value;
-    if (o.has_command) {
-      expanded = expand(o.value);
-      value = expanded;
-    }
+    if (o.format) expand(*o.format, &expanded);
+    const std::string_view value = o.format ? expanded : o.value;
     if (value.empty() && !o.keep_empty_value) continue;
     bool there = head.Get(o.name).has_value();
     switch (o.action) {
@@ -206,8 +204,8 @@ void Exchange::ForwardClientCert() {
 }
 
 void Exchange::ApplyRequestMutations() {
-  auto expand = [this](const std::string& f) { return Expand(f); };
   http::HeaderMap& head = down_.head;
+  auto expand = [&](const model::LogFormat& f, std::string* out) { AppendLive(f, *record_, {.request = &head}, out); };
   auto apply = [&](const model::HeaderMutations& m) {
     if (!m.request_add.empty() || !m.request_remove.empty()) Apply(m.request_add, m.request_remove, head, expand);
   };
@@ -224,7 +222,9 @@ void Exchange::ApplyRequestMutations() {
 
 void Exchange::ApplyResponseMutations(http::HeaderMap& head) {
   if (!found_.route || !found_.vhost) return;
-  auto expand = [this](const std::string& f) { return Expand(f); };
+  const LiveHeads heads{&down_.head, &head, source_ == &stream_.in};
+  record_->request_bytes = down_.body_bytes;
+  auto expand = [&](const model::LogFormat& f, std::string* out) { AppendLive(f, *record_, heads, out); };
   auto apply = [&](const model::HeaderMutations& m) {
     if (!m.response_add.empty() || !m.response_remove.empty()) Apply(m.response_add, m.response_remove, head, expand);
   };
@@ -263,56 +263,6 @@ void Exchange::Capture(const http::HeaderMap& from, bool all, const std::vector<
   for (const auto& e : from) {
     if (all || std::find(names.begin(), names.end(), e.name()) != names.end()) to.Add(e.name(), e.value());
   }
-}
-
-// The operators that make sense in a header while the request is under way; unknown ones become "-".
-std::string Exchange::Expand(const std::string& format) {
-  std::string out;
-  for (size_t i = 0; i < format.size();) {
-    if (format[i] != '%') {
-      out += format[i++];
-      continue;
-    }
-    if (format.compare(i, 2, "%%") == 0) {
-      out += '%', i += 2;
-      continue;
-    }
-    size_t end = format.find('%', i + 1);
-    if (end == std::string::npos) return out + format.substr(i);
-    std::string_view op = std::string_view(format).substr(i + 1, end - i - 1);
-    i = end + 1;
-    auto header = [&](const http::HeaderMap& map) {
-      std::string name(op.substr(op.find('(') + 1));
-      if (!name.empty() && name.back() == ')') name.pop_back();
-      for (char& c : name) c = static_cast<char>(tolower(static_cast<unsigned char>(c)));
-      size_t alternative = name.find('?');
-      auto v = map.Get(name.substr(0, alternative));
-      if (!v && alternative != std::string::npos) v = map.Get(name.substr(alternative + 1));
-      return v ? std::string(*v) : std::string();
-    };
-    if (op.starts_with("REQ(")) out += header(down_.head);
-    else if (op.starts_with("RESP(")) out += header(source_ ? source_->head : reply_.head);
-    else if (op == "PROTOCOL") out += ProtocolText(record_->protocol);
-    else if (op == "RESPONSE_CODE") out += std::to_string(record_->status);
-    else if (op == "RESPONSE_FLAGS") out += record_->flags.empty() ? "-" : record_->flags.ToString();
-    else if (op == "RESPONSE_CODE_DETAILS") out += record_->detail;
-    else if (op == "LOCAL_REPLY_BODY") out += local_body_;
-    else if (op == "UPSTREAM_HOST") out += host_ ? std::string_view(host_->address) : std::string_view();
-    else if (op == "UPSTREAM_CLUSTER" || op == "UPSTREAM_CLUSTER_RAW") out += entry_ ? std::string_view(entry_->config->name) : found_.cluster;
-    else if (op == "ROUTE_NAME") out += found_.route ? std::string_view(found_.route->name) : std::string_view();
-    else if (op == "DOWNSTREAM_REMOTE_ADDRESS") record_->downstream_remote.AppendTo(&out);
-    else if (op == "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT") out += record_->downstream_remote.WithoutPort();
-    else if (op == "DOWNSTREAM_DIRECT_REMOTE_ADDRESS") record_->downstream_direct_remote.AppendTo(&out);
-    else if (op == "DOWNSTREAM_LOCAL_ADDRESS") record_->downstream_local.AppendTo(&out);
-    else if (op == "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT") out += record_->downstream_local.WithoutPort();
-    else if (op == "DOWNSTREAM_LOCAL_PORT") out += std::to_string(conn_->destination().port);
-    else if (op == "DOWNSTREAM_PEER_URI_SAN") out += conn_->peer_info() ? std::string_view(conn_->peer_info()->identity()) : std::string_view();
-    else if (op == "DOWNSTREAM_PEER_SUBJECT") out += conn_->peer_info() ? std::string_view(conn_->peer_info()->subject) : std::string_view();
-    else if (op == "REQUESTED_SERVER_NAME") out += conn_->server_name();
-    else if (op == "HOSTNAME") out += core_->options().hostname;
-    else out += '-';
-  }
-  return out;
 }
 
 }  // namespace weft::proxy

@@ -35,10 +35,6 @@ std::string EncodeMessage(std::string_view s) {
   return out;
 }
 
-bool Matches(const model::LocalReplyMapper& m, uint32_t status, const http::HeaderMap& request) {
-  return status >= m.min_status && status <= m.max_status && model::MatchAll(m.headers, request);
-}
-
 }  // namespace
 
 using In = codec::Inbound;
@@ -55,19 +51,6 @@ void Exchange::LocalReply(uint32_t status, std::string_view detail, std::string_
   head.Clear(), reply_.body.Clear(), reply_.trailers.Clear();
   reply_.bits = In::kHead | In::kEnd;
   local_status_ = status;
-  std::string formatted;
-  if (conn_->chain_ready()) {
-    for (const auto& m : conn_->hcm().local_reply) {
-      if (!Matches(m, status, down_.head)) continue;
-      if (m.status) status = local_status_ = *m.status;
-      if (!m.body_format.empty()) {
-        local_body_ = body;
-        formatted = Expand(m.body_format);
-        body = formatted;
-      }
-      break;
-    }
-  }
   if (grpc_) {
     int code = grpc_status >= 0 ? grpc_status : HttpToGrpc(status);
     head.Add(Token::kStatus, "200");

@@ -59,7 +59,7 @@ TEST(Options, HeaderOperatorsWithoutLogsOrTelemetry) {
     mesh.hcm.always_set_request_id_in_response = true;
     mesh.AddCluster("app", {app.port()});
     mesh.routes.headers.response_add.push_back(
-        {.name = "x-where", .value = "%UPSTREAM_CLUSTER% %UPSTREAM_HOST% %PROTOCOL%", .has_command = true});
+        {.name = "x-where", .format = std::make_shared<model::LogFormat>(*model::LogFormat::Parse("%UPSTREAM_CLUSTER% %UPSTREAM_HOST% %PROTOCOL%"))});
     mesh.Start();
     TestClient c(mesh.port());
     const Reply r = c.Get("/", {{"x-request-id", "the-callers-own"}});

@@ -113,6 +113,12 @@ base::Result<std::shared_ptr<const RouteTable>> RouteTable::Compile(model::Route
   table->config_ = std::move(config);
   Index& index = *table->index_;
   auto& hosts = table->config_.virtual_hosts;
+  auto note = [&](const model::HeaderMutations& m) {
+    for (const auto* list : {&m.request_add, &m.response_add}) {
+      table->operators_ |= std::any_of(list->begin(), list->end(), [](const auto& o) { return o.format != nullptr; });
+    }
+  };
+  note(table->config_.headers);
   std::unordered_map<std::string, size_t> names;
   for (size_t h = 0; h < hosts.size(); ++h) {
     const model::VirtualHost& v = hosts[h];
@@ -134,6 +140,11 @@ base::Result<std::shared_ptr<const RouteTable>> RouteTable::Compile(model::Route
         fresh = index.exact.emplace(domain, &v).second;
       }
       if (!fresh) return base::Error("domain \"" + domain + "\" is there twice").In("domains[" + std::to_string(d) + "]").In(where);
+    }
+    note(v.headers);
+    for (const auto& r : v.routes) {
+      note(r->headers);
+      for (const auto& w : r->forward.weighted) note(w.headers);
     }
     if (v.routes.size() < kIndexFrom) continue;
     HostIndex& hi = index.routes[&v];

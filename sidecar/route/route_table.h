@@ -39,12 +39,15 @@ class RouteTable {
   // random decides weighted clusters and runtime fractions. tls: the request came over TLS (for require_tls).
   Found Find(const http::HeaderMap& headers, uint64_t random, bool tls) const;
   const model::RouteConfig& config() const { return config_; }
+  // Whether any header that it adds holds operators.
+  bool operators() const { return operators_; }
 
  private:
   struct Index;
   RouteTable();
   const model::VirtualHost* FindHost(std::string_view authority) const;
   model::RouteConfig config_;
+  bool operators_ = false;
   std::unique_ptr<Index> index_;
 };
 

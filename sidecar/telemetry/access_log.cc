@@ -5,7 +5,7 @@
 
 #include <cerrno>
 
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 #include "sidecar/telemetry/log_filter.h"
 
 namespace weft::telemetry {
@@ -23,24 +23,24 @@ struct AccessLogger::Compiled {
   struct Node {
     model::JsonNode::Kind kind;
     std::string key, raw;  // key: quoted, with its colon
-    Format format;
+    proxy::Format format;
     std::vector<Node> children;
   };
   struct Log {
     const model::AccessLog* config;
     File* file;                       // or
     std::unique_ptr<GrpcLogSink> server;
-    Format text;
+    proxy::Format text;
     std::vector<Node> json;
   };
   static std::vector<Node> Compile(const std::vector<model::JsonNode>& nodes) {
     std::vector<Node> out;
     for (const model::JsonNode& n : nodes) {
       Node node{n.kind, {}, n.format, {}, Compile(n.children)};
-      AppendJsonString(n.key, &node.key);
+      proxy::AppendJsonString(n.key, &node.key);
       node.key += ':';
       if (n.kind == model::JsonNode::kFormat) {
-        auto f = Format::Compile(n.format);
+        auto f = proxy::Format::Compile(n.format);
         if (!f) continue;
         node.format = std::move(*f);
       }
@@ -102,7 +102,7 @@ const AccessLogger::Compiled& AccessLogger::CompiledFor(const std::shared_ptr<co
     if (log.json) {
       c.json = Compiled::Compile(log.json_format);
     } else {
-      auto f = Format::Compile(log.text_format.empty() ? kDefaultFormat : log.text_format);
+      auto f = proxy::Format::Compile(log.text_format.empty() ? proxy::kDefaultFormat : log.text_format);
       if (f) c.text = std::move(*f);
     }
     compiled->logs.push_back(std::move(c));

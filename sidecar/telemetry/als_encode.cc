@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "envoy/data/accesslog/v3/accesslog.pb.h"
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 #include "sidecar/telemetry/proto_wire.h"
 
 namespace weft::telemetry {
@@ -159,7 +159,7 @@ void SetCommon(const Record& r, const model::GrpcLog& config, als::AccessLogComm
     c.set_upstream_cluster(Text(r.cluster));
   }
   if (!r.upstream_local.empty()) SetAddress(r.upstream_local, c.mutable_upstream_local_address());
-  c.set_upstream_transport_failure_reason(Text(UpstreamFailure(r)));
+  c.set_upstream_transport_failure_reason(Text(proxy::UpstreamFailure(r)));
   c.set_route_name(Text(r.route));
   c.set_upstream_request_attempt_count(r.attempt_count);
   c.set_connection_termination_details(Text(r.connection_termination));
@@ -193,7 +193,7 @@ void SetHeaders(const std::vector<std::string>& names, const http::HeaderMap& ke
 }  // namespace
 
 std::string_view TagValue(const model::LogTag& tag, const Record& record) {
-  const std::string_view header = tag.header.empty() ? std::string_view() : RequestHeader(record, tag.header);
+  const std::string_view header = tag.header.empty() ? std::string_view() : proxy::RequestHeader(record, tag.header);
   return header.empty() ? std::string_view(tag.text) : header;
 }
 
@@ -208,16 +208,16 @@ std::string EncodeHttpEntry(const Record& r, const model::GrpcLog& config) {
   }
   als::HTTPRequestProperties& q = *e.mutable_request();
   core::RequestMethod method = core::METHOD_UNSPECIFIED;
-  core::RequestMethod_Parse(std::string(RequestHeader(r, ":method")), &method);
+  core::RequestMethod_Parse(std::string(proxy::RequestHeader(r, ":method")), &method);
   q.set_request_method(method);
-  q.set_scheme(Text(RequestHeader(r, ":scheme")));
-  q.set_authority(Text(RequestHeader(r, ":authority")));
-  q.set_path(Text(RequestHeader(r, ":path")));
-  q.set_user_agent(Text(RequestHeader(r, "user-agent")));
-  q.set_referer(Text(RequestHeader(r, "referer")));
-  q.set_forwarded_for(Text(RequestHeader(r, "x-forwarded-for")));
-  q.set_request_id(Text(RequestHeader(r, "x-request-id")));
-  q.set_original_path(Text(RequestHeader(r, "x-envoy-original-path")));
+  q.set_scheme(Text(proxy::RequestHeader(r, ":scheme")));
+  q.set_authority(Text(proxy::RequestHeader(r, ":authority")));
+  q.set_path(Text(proxy::RequestHeader(r, ":path")));
+  q.set_user_agent(Text(proxy::RequestHeader(r, "user-agent")));
+  q.set_referer(Text(proxy::RequestHeader(r, "referer")));
+  q.set_forwarded_for(Text(proxy::RequestHeader(r, "x-forwarded-for")));
+  q.set_request_id(Text(proxy::RequestHeader(r, "x-request-id")));
+  q.set_original_path(Text(proxy::RequestHeader(r, "x-envoy-original-path")));
   q.set_request_headers_bytes(r.request_header_bytes);
   q.set_downstream_header_bytes_received(r.request_header_bytes);
   q.set_upstream_header_bytes_sent(r.upstream_tx_header_bytes);

@@ -18,7 +18,7 @@ Value Compile(const model::LogValue& v) {
   Value out{v.kind, v.key, {}, {}};
   if (v.kind == model::LogValue::kFormat) {
     // The translation has checked the formats.
-    if (auto f = Format::Compile(v.format)) out.format = std::move(*f);
+    if (auto f = proxy::Format::Compile(v.format)) out.format = std::move(*f);
   }
   for (const model::LogValue& child : v.children) out.children.push_back(Compile(child));
   return out;

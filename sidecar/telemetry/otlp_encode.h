@@ -11,7 +11,7 @@
 
 #include "sidecar/model/grpc_log.h"
 #include "sidecar/proxy/record.h"
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 
 namespace weft::telemetry {
 
@@ -23,7 +23,7 @@ class OtlpEncoder {
   struct Value {
     model::LogValue::Kind kind;
     std::string key;
-    Format format;
+    proxy::Format format;
     std::vector<Value> children;
   };
 

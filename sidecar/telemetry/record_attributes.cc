@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 
 namespace weft::telemetry {
 namespace {
@@ -261,7 +261,7 @@ Found RecordAttributes::Upstream(std::string_view name, Arena&) const {
   if (name == "num_endpoints") return Value::Uint(last.total_hosts);
   if (name == "transport_failure_reason") {
     if (last.endpoint.empty()) return std::nullopt;
-    return Value::String(UpstreamFailure(r));
+    return Value::String(proxy::UpstreamFailure(r));
   }
   if (r.upstream_tls_version.empty()) return std::nullopt;
   if (name == "tls_version") return Value::String(r.upstream_tls_version);

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <map>
 
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 
 namespace weft::telemetry {
 
@@ -126,13 +126,13 @@ std::string StatsJson(const StatsFilter& filter) {
       if (!first) out += ',';
       first = false;
       out += "{\"name\":";
-      AppendJsonString(s.name, &out);
+      proxy::AppendJsonString(s.name, &out);
       out += ",\"value\":" + std::to_string(s.value) + "}";
       return;
     }
     if (!histograms.empty()) histograms += ',';
     histograms += "{\"name\":";
-    AppendJsonString(s.name, &histograms);
+    proxy::AppendJsonString(s.name, &histograms);
     histograms += ",\"values\":[";
     for (size_t i = 0; i < std::size(kQuantiles); ++i) {
       if (i) histograms += ',';

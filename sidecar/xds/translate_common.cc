@@ -154,7 +154,11 @@ model::HeaderOption ToHeaderOption(const Ctx& c, const core::HeaderValueOption& 
   if (out.name.empty() || out.name.find_first_of("\r\n \t") != std::string::npos) (c / "header.key").Fail("\"" + out.name + "\" is not a header name");
   if (out.name[0] == ':' || out.name == "host") (c / "header.key").Fail("\"" + out.name + "\" must not be changed this way");
   if (out.value.find_first_of(std::string("\r\n\0", 3)) != std::string::npos) (c / "header.value").Fail("has control characters");
-  out.has_command = out.value.find('%') != std::string::npos;
+  if (out.value.find('%') != std::string::npos) {
+    auto format = model::LogFormat::Parse(out.value);
+    if (format) out.format = std::make_shared<const model::LogFormat>(std::move(*format));
+    else (c / "header.value").Fail(format.error().message());
+  }
   switch (o.append_action()) {
     case core::HeaderValueOption::ADD_IF_ABSENT: out.action = model::HeaderOption::kAddIfAbsent; break;
     case core::HeaderValueOption::OVERWRITE_IF_EXISTS_OR_ADD: out.action = model::HeaderOption::kOverwrite; break;

@@ -11,7 +11,7 @@
 #include "sidecar/http/ids.h"
 #include "sidecar/http/path.h"
 #include "sidecar/model/address.h"
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 #include "sidecar/telemetry/record_attributes.h"
 #include "test/fuzz/fuzz.h"
 
@@ -148,7 +148,7 @@ void AccessLogFormat(std::string_view bytes) {
     r->flags.Set(proxy::ResponseFlag::kNoRouteFound);
     return r;
   }();
-  auto f = telemetry::Format::Compile(bytes);
+  auto f = proxy::Format::Compile(bytes);
   if (!f) return;
   std::string text, json;
   f->Append(*record, false, &text);

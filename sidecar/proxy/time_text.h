@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-namespace weft::telemetry {
+namespace weft::proxy {
 
 class TimeText {
  public:
@@ -40,4 +40,4 @@ class TimeText {
   std::vector<Fraction> fractions_;  // where text_ waits for them
 };
 
-}  // namespace weft::telemetry
+}  // namespace weft::proxy

@@ -1,4 +1,4 @@
-// Envoy's access log operators over proxy::Record.
+// Envoy's access log operators over Record.
 #include <unistd.h>
 
 #include <charconv>
@@ -7,9 +7,9 @@
 #include <map>
 #include <optional>
 
-#include "sidecar/telemetry/format.h"
+#include "sidecar/proxy/format.h"
 
-namespace weft::telemetry {
+namespace weft::proxy {
 
 const char kDefaultFormat[] =
     "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% "
@@ -18,7 +18,6 @@ const char kDefaultFormat[] =
 
 namespace {
 
-using proxy::Record;
 
 using Op = model::LogFormat::Op;
 using enum model::LogOperator;
@@ -99,19 +98,35 @@ std::string QueryParameter(std::string_view path, std::string_view name) {
   return {};
 }
 
-// time: of operators that print one.
-Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scratch) {
+TimeText TimeOf(const Op& op) {
+  const bool local = op.code == kStartTimeLocal;
+  return TimeText(!op.text.empty() ? std::string_view(op.text) : local ? kLocalTime : kUtcTime, local);
+}
+bool IsTime(const Op& op) { return op.code == kStartTime || op.code == kStartTimeLocal || op.code == kEmitTime; }
+
+// time: of operators that print one; null: made for this once. heads: of a finished record null.
+Value Evaluate(const Op& op, TimeText* time, const Record& r, const LiveHeads* heads, std::string& scratch) {
   auto keep = [&](std::string s) { return scratch = std::move(s), Text(scratch); };
-  auto moment = [&](uint64_t unix_ns) { return scratch.clear(), time->Append(unix_ns, &scratch), Text(scratch); };
+  auto moment = [&](uint64_t unix_ns) {
+    scratch.clear();
+    if (time) time->Append(unix_ns, &scratch);
+    else TimeOf(op).Append(unix_ns, &scratch);
+    return Text(scratch);
+  };
+  auto request = [&](std::string_view name) {
+    return heads ? heads->request->Get(name == "host" ? ":authority" : name).value_or("") : RequestHeader(r, name);
+  };
   switch (op.code) {
     case kReq: {
-      std::string_view v = RequestHeader(r, op.text);
-      if (v.empty() && !op.alternative.empty()) v = RequestHeader(r, op.alternative);
+      std::string_view v = request(op.text);
+      if (v.empty() && !op.alternative.empty()) v = request(op.alternative);
       return Text(v);
     }
     case kResp: {
-      auto v = r.response_headers.Get(op.text);
-      if (!v && !op.alternative.empty()) v = r.response_headers.Get(op.alternative);
+      if (heads && !heads->response) return {};
+      const http::HeaderMap& from = heads ? *heads->response : r.response_headers;
+      auto v = from.Get(op.text);
+      if (!v && !op.alternative.empty()) v = from.Get(op.alternative);
       if (v) return Text(*v);
       if (op.text == ":status" && r.status) return keep(std::to_string(r.status));
       if (op.text == "x-envoy-upstream-service-time" && r.upstream_service_ns >= 0)
@@ -130,13 +145,14 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
       clock_gettime(CLOCK_REALTIME, &now);
       return moment(static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec));
     }
-    case kProtocol: return Text(proxy::ProtocolText(r.protocol));
-    case kUpstreamProtocol: return r.upstream_host.empty() ? Value{} : Text(proxy::ProtocolText(r.upstream_protocol));
+    case kProtocol: return Text(ProtocolText(r.protocol));
+    case kUpstreamProtocol: return r.upstream_host.empty() ? Value{} : Text(ProtocolText(r.upstream_protocol));
     case kResponseCode: return Number(r.status);
     case kResponseFlags: return r.flags.empty() ? Text("-") : keep(r.flags.ToString());  // never missing, also in JSON
     case kResponseFlagsLong: return r.flags.empty() ? Text("-") : keep(r.flags.ToLongString());
     case kDetails:
-      if (r.protocol == proxy::Protocol::kTcp) return {};  // of responses only; see CONNECTION_TERMINATION_DETAILS
+      if (r.protocol == Protocol::kTcp) return {};  // of responses only; see CONNECTION_TERMINATION_DETAILS
+      if (heads && heads->from_upstream && r.detail.empty()) return Text("via_upstream");
       return op.text == "ALLOW_WHITESPACES" ? Text(r.detail) : keep(Underscored(r.detail));
     case kTermination: return Text(r.connection_termination);
     case kBytesReceived: return Number(static_cast<int64_t>(r.request_bytes));
@@ -144,7 +160,7 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
     case kDuration: return Ms(r.duration_ns);
     case kRequestDuration: return Ms(r.request_rx_ns);
     case kRequestTxDuration: return Ms(r.upstream_tx_ns);
-    case kResponseDuration: return r.protocol == proxy::Protocol::kTcp ? Value{} : Ms(r.upstream_first_rx_ns);
+    case kResponseDuration: return r.protocol == Protocol::kTcp ? Value{} : Ms(r.upstream_first_rx_ns);
     case kResponseTxDuration: return Between(r.upstream_first_rx_ns, r.response_tx_last_ns, 1'000'000);
     case kCommonDuration: return Between(Moment(r, op.text), Moment(r, op.alternative), op.unit == "ms" ? 1'000'000 : op.unit == "us" ? 1000 : 1);
     case kUpstreamHost: return Text(r.upstream_host);
@@ -155,8 +171,8 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
     case kUpstreamLocalNoPort: return Text(WithoutPort(r.upstream_local));
     case kUpstreamLocalPort: return Text(PortOf(r.upstream_local));
     case kUpstreamCluster:
-    case kUpstreamClusterRaw: return r.flags.Has(proxy::ResponseFlag::kNoClusterFound) ? Value{} : Text(r.cluster);
-    case kAttempts: return Number(r.attempt_count);
+    case kUpstreamClusterRaw: return r.flags.Has(ResponseFlag::kNoClusterFound) ? Value{} : Text(r.cluster);
+    case kAttempts: return Number(heads && !heads->response ? 1 : r.attempt_count);  // a request's headers are added before its first
     case kUpstreamTlsFailure: return keep(Underscored(UpstreamFailure(r)));
     case kUpstreamTx: return Number(static_cast<int64_t>(r.upstream_tx_bytes + r.upstream_tx_header_bytes));
     case kUpstreamRx: return Number(static_cast<int64_t>(r.upstream_rx_bytes + r.upstream_rx_header_bytes));
@@ -204,13 +220,13 @@ Value Evaluate(const Op& op, TimeText* time, const Record& r, std::string& scrat
     case kUpstreamPeerUriSan: return Text(r.upstream_peer_identity);
     case kEnvironment: {
       const char* v = getenv(op.text.c_str());
-      return v ? Text(v) : Value{};
+      return Text(v && *v ? v : "-");  // never missing
     }
-    case kLogType: return Text(r.protocol == proxy::Protocol::kTcp ? "TcpConnectionEnd" : "DownstreamEnd");
-    case kQueryParam: return keep(QueryParameter(RequestHeader(r, ":path"), op.text));
+    case kLogType: return Text(r.protocol == Protocol::kTcp ? "TcpConnectionEnd" : "DownstreamEnd");
+    case kQueryParam: return keep(QueryParameter(request(":path"), op.text));
     case kPath: {
-      std::string_view original = RequestHeader(r, "x-envoy-original-path"), path = original;
-      if (op.alternative == "PATH" || (path.empty() && op.alternative != "ORIG")) path = RequestHeader(r, ":path");
+      std::string_view original = request("x-envoy-original-path"), path = original;
+      if (op.alternative == "PATH" || (path.empty() && op.alternative != "ORIG")) path = request(":path");
       return Text(op.text == "NQ" ? path.substr(0, path.find('?')) : path);
     }
     case kDynamicMetadata: {
@@ -243,6 +259,19 @@ void AppendNumber(int64_t n, std::string* out) {
   out->append(digits, std::to_chars(digits, digits + sizeof digits, n).ptr);
 }
 
+void AppendOne(const Op& op, TimeText* time, const Record& record, const LiveHeads* heads, std::string_view missing, std::string& scratch, std::string* out) {
+  if (op.code == kLiteral) {
+    *out += op.text;
+    return;
+  }
+  const Value v = Evaluate(op, time, record, heads, scratch);
+  const size_t start = out->size();
+  if (v.kind == Value::kMissing) out->append(missing);
+  else if (v.kind == Value::kNumber) AppendNumber(v.number, out);
+  else out->append(v.view);
+  if (out->size() - start > op.max_length) out->resize(start + op.max_length);
+}
+
 }  // namespace
 
 std::string_view RequestHeader(const Record& r, std::string_view name) {
@@ -267,11 +296,7 @@ base::Result<Format> Format::Compile(std::string_view text) {
   if (!parsed) return parsed.error();
   Format f;
   for (Op& op : parsed->ops) {
-    std::unique_ptr<TimeText> time;
-    const bool local = op.code == kStartTimeLocal;
-    if (local || op.code == kStartTime || op.code == kEmitTime) {
-      time = std::make_unique<TimeText>(!op.text.empty() ? std::string_view(op.text) : local ? kLocalTime : kUtcTime, local);
-    }
+    auto time = IsTime(op) ? std::make_unique<TimeText>(TimeOf(op)) : nullptr;
     f.steps_.push_back({std::move(op), std::move(time)});
   }
   return f;
@@ -280,30 +305,24 @@ base::Result<Format> Format::Compile(std::string_view text) {
 // Envoy prints 0, not "-", for a response that never came, and "-" for flags: both fall out of Value.
 void Format::Append(const Record& record, bool omit_empty, std::string* out) const {
   std::string scratch;
-  for (const Step& step : steps_) {
-    if (step.op.code == kLiteral) {
-      *out += step.op.text;
-      continue;
-    }
-    const Value v = Evaluate(step.op, step.time.get(), record, scratch);
-    const size_t start = out->size();
-    if (v.kind == Value::kMissing) *out += omit_empty ? "" : "-";
-    else if (v.kind == Value::kNumber) AppendNumber(v.number, out);
-    else out->append(v.view);
-    if (out->size() - start > step.op.max_length) out->resize(start + step.op.max_length);
-  }
+  for (const Step& step : steps_) AppendOne(step.op, step.time.get(), record, nullptr, omit_empty ? "" : "-", scratch, out);
+}
+
+void AppendLive(const model::LogFormat& format, const Record& record, const LiveHeads& heads, std::string* out) {
+  std::string scratch;
+  for (const Op& op : format.ops) AppendOne(op, nullptr, record, &heads, "", scratch, out);
 }
 
 bool Format::Missing(const Record& record) const {
   if (steps_.size() != 1 || steps_[0].op.code == kLiteral) return false;
   std::string scratch;
-  return Evaluate(steps_[0].op, steps_[0].time.get(), record, scratch).kind == Value::kMissing;
+  return Evaluate(steps_[0].op, steps_[0].time.get(), record, nullptr, scratch).kind == Value::kMissing;
 }
 
 void Format::AppendJson(const Record& record, bool omit_empty, std::string* out) const {
   if (steps_.size() == 1 && steps_[0].op.code != kLiteral) {
     std::string scratch;
-    const Value v = Evaluate(steps_[0].op, steps_[0].time.get(), record, scratch);
+    const Value v = Evaluate(steps_[0].op, steps_[0].time.get(), record, nullptr, scratch);
     if (v.kind == Value::kMissing) *out += "null";
     else if (v.kind == Value::kNumber) AppendNumber(v.number, out);
     else AppendJsonString(v.view.substr(0, steps_[0].op.max_length), out);
@@ -341,4 +360,4 @@ void AppendJsonString(std::string_view s, std::string* out) {
   *out += '"';
 }
 
-}  // namespace weft::telemetry
+}  // namespace weft::proxy

@@ -1,9 +1,9 @@
-#include "sidecar/telemetry/time_text.h"
+#include "sidecar/proxy/time_text.h"
 
 #include <cstring>
 #include <ctime>
 
-namespace weft::telemetry {
+namespace weft::proxy {
 
 TimeText::TimeText(std::string_view format, bool local) : local_(local), pieces_(1) {
   for (size_t i = 0; i < format.size(); ++i) {
@@ -51,4 +51,4 @@ void TimeText::Append(uint64_t unix_ns, std::string* out) {
   out->append(text_);
 }
 
-}  // namespace weft::telemetry
+}  // namespace weft::proxy
