@@ -55,6 +55,10 @@ const char* PhaseName(AdminState::Phase p) {
 
 }  // namespace
 
+void RegisterPrometheus(HttpServer* s, const AdminState* state) {
+  s->Handle("/stats/prometheus", "print server stats in prometheus format", HttpServer::kRead, [state](const Request&) { return Stats(*state, {}, true); });
+}
+
 void RegisterEndpoints(HttpServer* s, const AdminState* state) {
   auto read = HttpServer::kRead, write = HttpServer::kWrite;
   s->Handle("/ready", "print server state, return 200 if LIVE, otherwise return 503", read, [state](const Request&) {

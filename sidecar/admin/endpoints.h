@@ -40,6 +40,8 @@ struct AdminState {
 };
 
 void RegisterEndpoints(HttpServer* server, const AdminState* state);
+// /stats/prometheus alone, for a server that anyone may ask.
+void RegisterPrometheus(HttpServer* server, const AdminState* state);
 
 // Parts of the above, in files of their own.
 Response ConfigDump(const AdminState& state, const Request& request);   // config_dump.cc

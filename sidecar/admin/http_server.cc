@@ -131,7 +131,7 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
   void Dispatch() {
     if (in_.body_bytes) codec_->Consumed(id_, in_.body_bytes);
     std::string_view target = in_.head.Value(http::Token::kPath), host = in_.head.Value(http::Token::kAuthority);
-    if (!unix_ && !HostAllowed(host)) {
+    if (!unix_ && server_->audience_ == kAdmin && !HostAllowed(host)) {
       base::Cells::Local().Add(server_->refused_);
       return Send({403, "the admin answers to an IP address or \"localhost\" only, not to the name \"" + std::string(host) + "\"\n"});
     }
@@ -224,7 +224,7 @@ class HttpServer::Acceptor final : public io::Handler {
   std::string unix_path;
 };
 
-HttpServer::HttpServer(io::Loop* loop) : loop_(loop) {
+HttpServer::HttpServer(io::Loop* loop, Audience audience) : loop_(loop), audience_(audience) {
   refused_ = base::Stats::Get().Counter("http.admin.downstream_cx_refused", "http.downstream_cx_refused", {{"envoy_http_conn_manager_prefix", "admin"}});
   requests_ = base::Stats::Get().Counter("http.admin.downstream_rq_total", "http.downstream_rq_total", {{"envoy_http_conn_manager_prefix", "admin"}});
 }

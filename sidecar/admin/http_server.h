@@ -44,7 +44,9 @@ class HttpServer {
   enum Access { kRead, kWrite };
   using Handler = std::function<Response(const Request&)>;
 
-  explicit HttpServer(io::Loop* loop);
+  // kPublic: answers under any name.
+  enum Audience { kAdmin, kPublic };
+  explicit HttpServer(io::Loop* loop, Audience audience = kAdmin);
   ~HttpServer();
   void Handle(const std::string& path, const std::string& help, Access access, Handler handler);
   // "ip:port" (port 0: any), or the path of a unix socket. Returns where it listens.
@@ -68,6 +70,7 @@ class HttpServer {
   static constexpr size_t kMaxConnections = 64, kMaxBody = 64 * 1024;
   static constexpr uint64_t kIdleNs = 60'000'000'000;
   io::Loop* const loop_;
+  const Audience audience_;
   std::map<std::string, Endpoint> endpoints_;
   std::list<std::unique_ptr<Connection>> connections_;
   std::unique_ptr<Acceptor> acceptor_;

@@ -29,7 +29,8 @@ struct Stats::Impl {
     StatKind kind;
     StatId id;
     std::string base;
-    std::vector<std::pair<std::string, std::string>> tags;
+    TagList tags;
+    std::shared_ptr<const TagList> shared;  // set: instead of tags
     std::vector<uint64_t> baseline;  // raw values at the last reset; empty before the first
   };
   mutable std::mutex mutex;
@@ -94,7 +95,7 @@ void Cells::Record(StatId id, uint64_t microseconds) {
   Add(id + kBuckets, microseconds);
 }
 
-StatId Stats::Define(StatKind kind, std::string_view name, std::string_view base, Tags tags) {
+StatId Stats::Define(StatKind kind, std::string_view name, std::string_view base, Tags tags, std::shared_ptr<const TagList> shared) {
   uint32_t width = kind == StatKind::kHistogram ? kHistogramCells : 1;
   StatId overflow = kNoStat;
   {
@@ -102,7 +103,7 @@ StatId Stats::Define(StatKind kind, std::string_view name, std::string_view base
     auto it = impl_->by_name.find(name);
     if (it != impl_->by_name.end()) return it->second.kind == kind ? it->second.id : kNoStat;
     if (impl_->by_name.size() < kMaxStats && impl_->next + width <= Cells::kChunk * Cells::kChunks) {
-      Impl::Definition d{kind, impl_->next, std::string(base.empty() ? name : base), {}, {}};
+      Impl::Definition d{kind, impl_->next, std::string(base.empty() ? name : base), {}, std::move(shared), {}};
       for (const auto& [k, v] : tags) d.tags.emplace_back(k, v);
       impl_->next += width;
       StatId id = d.id;
@@ -116,19 +117,22 @@ StatId Stats::Define(StatKind kind, std::string_view name, std::string_view base
 }
 
 StatId Stats::Counter(std::string_view name, std::string_view base, Tags tags) {
-  return Define(StatKind::kCounter, name, base, tags);
+  return Define(StatKind::kCounter, name, base, tags, nullptr);
 }
 StatId Stats::Gauge(std::string_view name, std::string_view base, Tags tags) {
-  return Define(StatKind::kGauge, name, base, tags);
+  return Define(StatKind::kGauge, name, base, tags, nullptr);
 }
 StatId Stats::Histogram(std::string_view name, std::string_view base, Tags tags) {
-  return Define(StatKind::kHistogram, name, base, tags);
+  return Define(StatKind::kHistogram, name, base, tags, nullptr);
+}
+StatId Stats::Define(StatKind kind, std::string_view name, std::string_view base, std::shared_ptr<const TagList> tags) {
+  return Define(kind, name, base, {}, std::move(tags));
 }
 
 void Stats::Visit(const std::function<void(const StatView&)>& fn) const {
   std::lock_guard<std::mutex> lock(impl_->mutex);
   for (const auto& [name, d] : impl_->by_name) {
-    StatView v{d.kind, name, d.base, &d.tags};
+    StatView v{d.kind, name, d.base, d.shared ? d.shared.get() : &d.tags};
     if (d.kind == StatKind::kHistogram) {
       for (uint32_t i = 0; i < kBuckets; ++i) v.count += v.buckets[i] = impl_->Since(d, i);
       v.sum_ms = static_cast<double>(impl_->Since(d, kBuckets)) / 1000.0;
@@ -157,6 +161,11 @@ void Stats::ResetCounters() {
     d.baseline.resize(d.kind == StatKind::kHistogram ? kHistogramCells : 1);
     for (uint32_t i = 0; i < d.baseline.size(); ++i) d.baseline[i] = impl_->Sum(d.id + i);
   }
+}
+
+bool Stats::Has(std::string_view name) const {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  return impl_->by_name.find(name) != impl_->by_name.end();
 }
 
 size_t Stats::size() const {

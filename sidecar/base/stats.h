@@ -88,6 +88,8 @@ struct StatView {
   std::array<uint64_t, kHistogramBoundsMs.size() + 1> buckets = {};
 };
 
+using TagList = std::vector<std::pair<std::string, std::string>>;
+
 class Stats {
  public:
   using Tags = std::initializer_list<std::pair<std::string_view, std::string_view>>;
@@ -98,6 +100,9 @@ class Stats {
   StatId Counter(std::string_view name, std::string_view base = {}, Tags tags = {});
   StatId Gauge(std::string_view name, std::string_view base = {}, Tags tags = {});
   StatId Histogram(std::string_view name, std::string_view base = {}, Tags tags = {});
+  // The same for long lists of tags that several stats have in common.
+  StatId Define(StatKind kind, std::string_view name, std::string_view base, std::shared_ptr<const TagList> tags);
+  bool Has(std::string_view name) const;
 
   // All stats sorted by full name.
   void Visit(const std::function<void(const StatView&)>& fn) const;
@@ -110,7 +115,7 @@ class Stats {
  private:
   friend class Cells;
   Stats();
-  StatId Define(StatKind kind, std::string_view name, std::string_view base, Tags tags);
+  StatId Define(StatKind kind, std::string_view name, std::string_view base, Tags tags, std::shared_ptr<const TagList> shared);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

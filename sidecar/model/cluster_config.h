@@ -80,6 +80,7 @@ struct Endpoint {
   uint32_t priority = 0;       // of its locality
   uint32_t locality = 0;       // index into Endpoints::localities
   std::string workload, version;  // metadata weft
+  std::string istio_workload;     // metadata istio: "name;namespace;canonical name;canonical revision;cluster"
   bool canary = false;
   std::vector<std::pair<std::string, std::string>> lb_metadata;  // envoy.lb
   std::vector<std::pair<std::string, std::string>> transport_match;  // envoy.transport_socket_match
@@ -149,6 +150,7 @@ struct Cluster {
   // metadata weft
   Provenance weft;
   std::string service, service_namespace;
+  std::string istio_host, istio_name;    // metadata istio, of the first of its services
 };
 
 }  // namespace weft::model

@@ -88,6 +88,19 @@ struct RouterConfig {
   bool start_child_span = false;
 };
 
+// Istio's standard metrics are counted for this connection manager or TCP chain (filter istio.stats).
+struct IstioStats {
+  enum Reporter : uint8_t { kByDirection, kWaypoint } reporter = kByDirection;
+  bool host_header_fallback = true;  // destination_service of what no cluster describes: the request's authority
+  struct Change {
+    std::string metric;              // "requests_total"; empty: all
+    bool drop = false;
+    std::vector<std::string> without;  // labels
+  };
+  std::vector<Change> changes;
+  std::string key;                   // equal key, equal configuration; empty: the usual one
+};
+
 // The filters of one connection manager run in this order; router is always the last.
 struct HttpFilter {
   std::string name;  // instance name: the key of typed_per_filter_config

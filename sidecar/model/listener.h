@@ -105,6 +105,7 @@ struct HttpConnectionManager {
 
   std::optional<Tracing> tracing;
   std::shared_ptr<const AccessLogs> access_logs;  // null: none
+  std::shared_ptr<const IstioStats> istio_stats;  // null: not counted
 };
 
 struct TcpProxy {
@@ -138,6 +139,7 @@ struct FilterChain {
   std::shared_ptr<const TlsConfig> tls;          // null: plain
   uint64_t transport_connect_timeout_ns = 0;     // TLS handshake limit; 0: default (10 s)
   std::vector<std::shared_ptr<const RbacConfig>> network_rbac;  // in order, before the last filter
+  std::shared_ptr<const IstioStats> istio_stats;  // of TCP connections; null: not counted
   bool sni_cluster = false;  // tcp_proxy goes to the cluster that the server name (SNI) names, when there is one
   // The terminal filter; monostate: the connection is closed (a chain without filters).
   std::variant<std::monostate, std::shared_ptr<const HttpConnectionManager>, std::shared_ptr<const TcpProxy>> end;

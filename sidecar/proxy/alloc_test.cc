@@ -75,7 +75,7 @@ class WarmRequest : public ::testing::TestWithParam<Legs> {};
 
 TEST_P(WarmRequest, AsksForNothingItNeedNot) {
   if (!kCounts) GTEST_SKIP() << "the sanitizer owns malloc and the socket calls";
-  const auto [down_h2, up_h2, tls] = GetParam();
+  const auto [down_h2, up_h2, tls, istio_stats] = GetParam();
   Through through(GetParam(), [](ServerStream& s) {
     if (s.complete()) s.Respond("200", "hello", {{"content-type", "text/plain"}});
   });
@@ -97,8 +97,8 @@ TEST_P(WarmRequest, AsksForNothingItNeedNot) {
   const double receives = each(before.receives, after.receives), sends = each(before.sends, after.sends);
   const double waits = each(before.waits, after.waits), others = each(before.others, after.others);
   const double allocations = each(before.allocations, after.allocations);
-  printf("each %s -> %s%s: %.2f allocations, %.2f receives, %.2f sends, %.2f waits, %.2f others\n", down_h2 ? "h2" : "h1",
-         up_h2 ? "h2" : "h1", tls ? " (mTLS)" : "", allocations, receives, sends, waits, others);
+  printf("each %s -> %s%s%s: %.2f allocations, %.2f receives, %.2f sends, %.2f waits, %.2f others\n", down_h2 ? "h2" : "h1",
+         up_h2 ? "h2" : "h1", tls ? " (mTLS)" : "", istio_stats ? " (istio.stats)" : "", allocations, receives, sends, waits, others);
   // The TLS library makes a buffer for each record read and written, so that idle connections hold none.
   EXPECT_LE(allocations, tls ? 4.1 : 0.1);
   // One to take the request and one to pass it on, the same for its answer. The little more: HTTP/2 returns credit now
@@ -153,7 +153,8 @@ TEST(IdleConnection, IsSmall) {
 
 INSTANTIATE_TEST_SUITE_P(All, WarmRequest,
                          ::testing::Values(Legs{false, false, false}, Legs{false, true, false}, Legs{true, false, false},
-                                           Legs{true, true, false}, Legs{false, false, true}, Legs{true, true, true}));
+                                           Legs{true, true, false}, Legs{false, false, true}, Legs{true, true, true},
+                                           Legs{false, true, false, true}, Legs{true, true, true, true}));
 
 }  // namespace
 }  // namespace weft::proxy::testing

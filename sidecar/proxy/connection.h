@@ -56,6 +56,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   bool OriginalTarget(const model::Cluster& cluster, model::Address* to) const;
   const tls::Engine* tls() const { return transport_.tls(); }
   const tls::PeerInfo* peer_info() const { return tls() ? tls()->peer().get() : nullptr; }
+  const std::string& own_identity() const { return core_->options().sidecar_identity; }
   std::string_view server_name() const { return rare_ && !rare_->sni.empty() ? rare_->sni : tls() ? tls()->sni() : ""; }
   uint64_t id() const { return id_; }
   // What a connection to that cluster begins with on behalf of this one: a PROXY header, or nothing.

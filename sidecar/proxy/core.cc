@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "sidecar/base/log.h"
 #include "sidecar/proxy/connection.h"
 #include "sidecar/proxy/exchange.h"
@@ -14,10 +16,17 @@ namespace weft::proxy {
 namespace {
 constexpr uint64_t kSweepNs = 5 * base::kSecond;
 constexpr size_t kKeepExchanges = 1024, kKeepBuckets = 4096, kKeepCodecs = 64;
+
+bool CountsForIstio(const model::ConfigSnapshot& snapshot) {
+  const auto asks = [](const std::shared_ptr<const model::FilterChain>& c) { return c && (c->istio_stats || (c->http() && c->http()->istio_stats)); };
+  return std::any_of(snapshot.listeners.begin(), snapshot.listeners.end(), [&](const auto& l) {
+    return asks(l->config->default_chain) || std::any_of(l->config->chains.begin(), l->config->chains.end(), asks);
+  });
+}
 }  // namespace
 
 WorkerCore::WorkerCore(Worker* worker, io::Loop* loop, const PlaneOptions& options, uint32_t index)
-    : worker_(worker), loop_(loop), options_(options), index_(index), clusters_(loop) {
+    : worker_(worker), loop_(loop), options_(options), index_(index), clusters_(loop), istio_stats_(&options_.istio) {
   loop_->Arm(&sweep_, kSweepNs);
   if (options_.report_open) loop_->Arm(&open_sweep_, kOpenSweepNs);
 }
@@ -38,6 +47,7 @@ void WorkerCore::Swap(model::SnapshotPtr snapshot, ListenSockets sockets) {
   next.Reset();
   clusters_.Update(*current_);
   if (buckets_.size() > kKeepBuckets) buckets_.clear();
+  if (CountsForIstio(*current_)) IstioStats::TellBuild(options_.istio);
   if (draining_) return;
   for (auto it = acceptors_.begin(); it != acceptors_.end();) {
     auto s = sockets.find(it->first);
@@ -120,8 +130,11 @@ void WorkerCore::CloseAll() {
 
 void WorkerCore::OnSweep() {
   clusters_.Sweep();
+  for (Relay* r = counted_relays_.front(); r; r = counted_relays_.Next(r)) r->CountIstioBytes();
   loop_->Arm(&sweep_, kSweepNs);
 }
+
+void WorkerCore::CountWhileOpen(Relay* relay) { counted_relays_.PushBack(relay); }
 
 void WorkerCore::OnOpenSweep() {
   for (Connection* c = connections_.front(); c; c = connections_.Next(c)) c->ReportOpen();

@@ -14,6 +14,7 @@
 #include "sidecar/io/loop.h"
 #include "sidecar/model/snapshot.h"
 #include "sidecar/proxy/clusters.h"
+#include "sidecar/proxy/istio_stats.h"
 #include "sidecar/proxy/plane.h"
 #include "sidecar/proxy/record.h"
 #include "sidecar/proxy/stats.h"
@@ -24,6 +25,7 @@ namespace weft::proxy {
 class Acceptor;
 class Connection;
 class Exchange;
+class Relay;
 class Worker;
 
 // A snapshot as one worker holds it: exchanges pin it with a plain count instead of an atomic one.
@@ -74,6 +76,9 @@ class WorkerCore {
   base::Random& random() { return base::Random::ThisThread(); }
   const PlaneOptions& options() const { return options_; }
   bool draining() const { return draining_; }
+  IstioStats& istio_stats() { return istio_stats_; }
+  // Its bytes are counted from time to time while it lasts.
+  void CountWhileOpen(Relay* relay);
   HttpStats& Http(const std::string& prefix);
   RateLimitStats& RateLimit(const std::string& prefix);
   TcpStats& Tcp(const std::string& prefix);
@@ -116,6 +121,8 @@ class WorkerCore {
   const uint32_t index_;
   Pin current_;
   Clusters clusters_;
+  IstioStats istio_stats_;
+  base::List<Relay> counted_relays_;
   std::unordered_map<std::string, std::unique_ptr<Acceptor>> acceptors_;  // by listener name
   base::List<Connection> connections_, dead_;
   std::vector<Exchange*> free_exchanges_;

@@ -48,7 +48,7 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   local_status_ = 0;
   table_ = nullptr, found_ = {}, entry_ = nullptr, cluster_ = nullptr, thresholds_ = nullptr, breakers_ = nullptr;
   host_ = nullptr, source_ = nullptr, reply_headers_ = nullptr, reset_reason_ = "";
-  location_.clear();
+  location_.clear(), upstream_own_identity_.clear();
   tried_.clear();
   retry_ = {};
   down_.owner = this;
@@ -396,6 +396,7 @@ void Exchange::Finish() {
   }
   if (head_seen_ || record_->status) {
     FillRecord();
+    if (const auto& istio = conn_->hcm().istio_stats) CountIstio(*istio);
     core_->Finish(std::move(record_));
   }
   record_.reset();
@@ -450,6 +451,18 @@ void Exchange::FillRecord() {
   if (record_->detail.empty()) record_->detail = "via_upstream";
   if (const auto* logs = record_->access_logs.get()) Capture(down_.head, logs->all_request_headers, logs->request_headers, record_->request_headers);
   if (record_->authority.empty()) record_->authority = down_.head.Value(Token::kAuthority);
+}
+
+void Exchange::CountIstio(const model::IstioStats& config) {
+  IstioSubject s = SubjectOf(*conn_, config);
+  SetCallee(entry_, host_, found_.route ? std::string_view(found_.route->name) : std::string_view(),
+            config.host_header_fallback ? down_.head.Value(Token::kAuthority) : std::string_view(), &s);
+  if (s.reporter != IstioSubject::kDestination) s.server_id = record_->upstream_peer_identity;
+  if (s.reporter == IstioSubject::kSource) s.client_id = upstream_own_identity_;
+  s.protocol = grpc_ ? IstioSubject::kGrpc : IstioSubject::kHttp;
+  s.status = record_->status, s.grpc_status = grpc_ ? record_->grpc_status : -1, s.flags = record_->flags;
+  core_->istio_stats().CountRequest(s, {static_cast<uint64_t>(record_->duration_ns) / 1000, record_->request_header_bytes + record_->request_bytes,
+                                        record_->response_header_bytes + record_->response_bytes});
 }
 
 }  // namespace weft::proxy

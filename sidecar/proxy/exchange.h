@@ -98,6 +98,7 @@ class Exchange final : public base::ListNode {
   void BeginRecord();
   void DescribeRecord();
   void FillRecord();
+  void CountIstio(const model::IstioStats& config);
   int64_t Since() const { return static_cast<int64_t>(core_->loop()->now() - started_ns_); }
   bool RequestEnded() const { return down_.bits & codec::Inbound::kEnd; }
   void TouchIdle() { last_activity_ns_ = core_->loop()->now(); }
@@ -149,6 +150,7 @@ class Exchange final : public base::ListNode {
   io::Buffer again_;               // what a retry has to send first
   std::unique_ptr<Record> record_;
   std::string scratch_, location_;
+  std::string upstream_own_identity_;  // what our certificate calls us there; kept where Istio's metrics are counted
   const char* reset_reason_ = "";
   const std::vector<std::pair<std::string, std::string>>* reply_headers_ = nullptr;  // of the configuration
 

@@ -219,13 +219,14 @@ void Exchange::SendRequestHead() {
   AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
   a.connection_reused = stream_.reused, a.connect_ns = static_cast<int64_t>(stream_.connect_ns);
   record_->upstream_protocol = stream_.conn->http2() ? Protocol::kHttp2 : Protocol::kHttp11;
+  const tls::Engine* e = stream_.conn->transport().tls();
   if (told_) {
     record_->upstream_local = stream_.conn->local_address();
-    if (const tls::Engine* e = stream_.conn->transport().tls()) {
-      record_->upstream_tls_version = e->version();
-      if (e->peer()) record_->upstream_peer_identity = e->peer()->spiffe_id;
-    }
+    if (e) record_->upstream_tls_version = e->version();
   }
+  const bool istio = conn_->hcm().istio_stats != nullptr;
+  if (e && e->peer() && (told_ || istio)) record_->upstream_peer_identity = e->peer()->spiffe_id;
+  if (e && istio && !e->local_names().uri_sans.empty()) upstream_own_identity_ = e->local_names().uri_sans[0];
   if (found_.vhost->include_request_attempt_count) {
     down_.head.Set(Token::kEnvoyAttemptCount, std::to_string(record_->attempt_count));
   }

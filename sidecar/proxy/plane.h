@@ -21,6 +21,7 @@
 
 #include "sidecar/base/clock.h"
 #include "sidecar/base/result.h"
+#include "sidecar/proxy/istio_stats.h"
 #include "sidecar/proxy/record.h"
 
 namespace weft::model {
@@ -45,6 +46,7 @@ struct PlaneOptions {
   std::string service_cluster;        // user-agent of requests without one, when add_user_agent is on
   std::string hostname;               // %HOSTNAME% in header values
   std::string sidecar_identity;       // for the record's local_identity when the listener has no certificate
+  IstioOwn istio;                     // our end in Istio's metrics
   base::Clock* clock = base::Clock::Real();
   std::shared_ptr<filters::local_ratelimit::BucketRegistry> buckets;  // null: the plane makes its own
   bool report_open = false;           // records of what is open yet, too (open_report.h)

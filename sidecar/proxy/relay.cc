@@ -198,6 +198,7 @@ void Relay::OnReady(uint32_t events) {
     if (up_.tls()->resumed()) base::Cells::Local().Add(cluster_->stats.pool.ssl_session_reused);
     record_->upstream_tls_version = up_.tls()->version();
     if (up_.tls()->peer()) record_->upstream_peer_identity = up_.tls()->peer()->spiffe_id;
+    if (const auto& ours = up_.tls()->local_names().uri_sans; !ours.empty()) upstream_own_identity_ = ours[0];
     Connected();
   }
   if (events & io::kWritable) core_->loop()->Schedule(io::Beat::kFlush, &flush_);
@@ -214,6 +215,28 @@ void Relay::Connected() {
   if (entry_->config->type != model::Cluster::kOriginalDst) {
     cluster::Report(*entry_, *host_, {cluster::Outcome::kResponse, 200}, core_->loop()->now());
   }
+  if (conn_->chain().istio_stats) {
+    CountIstioOpened();
+    core_->CountWhileOpen(this);
+  }
+}
+
+// As Istio's filter: once it is known who the other side is, or at the end.
+void Relay::CountIstioOpened() {
+  IstioSubject s = SubjectOf(*conn_, *conn_->chain().istio_stats);
+  SetCallee(entry_.get(), host_, "", "", &s);
+  if (s.reporter != IstioSubject::kDestination) s.server_id = record_->upstream_peer_identity;
+  if (s.reporter == IstioSubject::kSource) s.client_id = upstream_own_identity_;
+  s.protocol = IstioSubject::kTcp;
+  s.flags = record_->flags;
+  istio_ = core_->istio_stats().Opened(s);
+}
+
+void Relay::CountIstioBytes() {
+  base::Cells& cells = base::Cells::Local();
+  cells.Add(istio_->sent, record_->response_bytes - istio_sent_);
+  cells.Add(istio_->received, record_->request_bytes - istio_received_);
+  istio_sent_ = record_->response_bytes, istio_received_ = record_->request_bytes;
 }
 
 void Relay::OnDownstream(uint32_t events) {
@@ -347,6 +370,12 @@ void Relay::End(bool abort_downstream) {
     AttemptRecord& a = record_->attempts[record_->attempt_count - 1];
     if (a.duration_ns == 0) a.duration_ns = static_cast<int64_t>(core_->loop()->now() - attempt_ns_);
     if (*a.outcome == 0) a.outcome = "cancelled";
+  }
+  if (conn_->chain().istio_stats) {
+    if (!istio_) CountIstioOpened();
+    CountIstioBytes();
+    base::Cells::Local().Add(istio_->closed);
+    base::ListNode::Unlink();
   }
   DropUpstream(abort_downstream);
   if (cluster_) --cluster_->refs;

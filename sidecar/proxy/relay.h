@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,7 @@
 
 namespace weft::proxy {
 
-class Relay final : public io::Handler {
+class Relay final : public io::Handler, public base::ListNode {
  public:
   Relay(Connection* connection, const model::TcpProxy& config);
   ~Relay();
@@ -24,6 +25,7 @@ class Relay final : public io::Handler {
   void AfterFlush();                   // downstream bytes were written
   void OnDownstreamGone();
   void ReportOpen();
+  void CountIstioBytes();  // those since the last time
   void Refuse(std::string_view policy, const std::string& detail);  // the rules changed against an open connection
 
  private:
@@ -32,6 +34,7 @@ class Relay final : public io::Handler {
   void Connect();
   void ConnectFailed(upstream::Failure failure, const std::string& detail);
   void Connected();
+  void CountIstioOpened();
   void Pump();
   void FlushUpstream();
   void DropUpstream(bool abort);
@@ -57,6 +60,10 @@ class Relay final : public io::Handler {
   std::vector<const cluster::HostCell*> tried_;
   upstream::Transport up_;
   std::unique_ptr<Record> record_;
+  // Istio's metrics: where this connection is counted, and what has been.
+  std::optional<IstioStats::Connections> istio_;
+  std::string upstream_own_identity_;
+  uint64_t istio_sent_ = 0, istio_received_ = 0;
   upstream::MemberTask<Relay, &Relay::Pump> pump_{this};
   upstream::MemberTask<Relay, &Relay::FlushUpstream> flush_{this};
   upstream::MemberTimer<Relay, &Relay::OnTimer> timer_{this};       // connect

@@ -25,6 +25,7 @@ Options ParseOptions(int argc, char** argv) {
   app.add_option("--service-cluster", o.service_cluster, "node.cluster");
   app.add_option("--service-zone", o.service_zone, "node.locality.zone");
   app.add_option("--admin-address-path", o.admin_address_path, "write the admin's address to this file");
+  app.add_option("--prometheus-address", o.prometheus_address, "ip:port where /stats/prometheus is served to anyone, and nothing else");
   app.add_option("--drain-time-s", o.drain_time_s, "longest time for open requests after SIGTERM")->check(CLI::Range(0, 86400));
   app.add_option("--base-id", o.base_id, "accepted; there is no hot restart");
   app.add_flag("--disable-hot-restart", o.disable_hot_restart, "accepted; there is no hot restart");

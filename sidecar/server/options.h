@@ -15,6 +15,7 @@ struct Options {
   std::string mode = "serve";      // serve | validate | init_only
   uint32_t concurrency = 0;        // 0: one worker for each CPU this process may use
   uint32_t drain_time_s = 30;
+  std::string prometheus_address;  // "ip:port" that serves /stats/prometheus and nothing else; "": none
   uint32_t base_id = 0;
   bool disable_hot_restart = false, enable_core_dump = false;
   std::vector<std::string> ignored;  // Envoy's flags that were given and do nothing here

@@ -21,6 +21,7 @@
 #include "sidecar/cluster/host_set.h"
 #include "sidecar/cluster/outlier.h"
 #include "sidecar/server/memory.h"
+#include "sidecar/server/own_end.h"
 
 namespace weft::server {
 
@@ -118,6 +119,7 @@ base::Status Sidecar::StartPlane() {
     const auto& w = bootstrap_.mesh->workload();
     o.sidecar_identity = "spiffe://" + bootstrap_.mesh->trust_domain() + "/ns/" + (w.namespace_().empty() ? "default" : w.namespace_()) + "/sa/" + w.service();
   }
+  o.istio = OwnEnd(bootstrap_);
   // Before the workers, who may need it.
   if (bootstrap_.mesh && bootstrap_.mesh->telemetry()) {
     const auto& w = bootstrap_.mesh->workload();
@@ -337,6 +339,17 @@ base::Status Sidecar::StartAdmin() {
   return base::Ok{};
 }
 
+// What is scraped is for everyone who can reach it, so it is a server of its own: the admin stays where it is.
+base::Status Sidecar::StartPrometheus() {
+  if (options_.prometheus_address.empty()) return base::Ok{};
+  prometheus_ = std::make_unique<admin::HttpServer>(&loop_, admin::HttpServer::kPublic);
+  admin::RegisterPrometheus(prometheus_.get(), &admin_state_);
+  auto bound = prometheus_->Listen(options_.prometheus_address);
+  if (!bound) return std::move(bound.error()).In("--prometheus-address");
+  WEFT_LOG(kMain, kInfo, "prometheus address: ", *bound);
+  return base::Ok{};
+}
+
 // ---- records, shutdown
 
 bool Sidecar::DrainRecords() {
@@ -476,9 +489,11 @@ int Sidecar::Run() {
     return fail(s.error());
   }
   StartDiscovery();
-  if (auto s = StartAdmin(); !s) {
-    plane_->Stop();
-    return fail(s.error());
+  for (auto start : {&Sidecar::StartAdmin, &Sidecar::StartPrometheus}) {
+    if (auto s = (this->*start)(); !s) {
+      plane_->Stop();
+      return fail(s.error());
+    }
   }
   if (options_.mode == "init_only") {
     plane_->Stop();

@@ -39,6 +39,7 @@ class Sidecar {
   base::Status Load();
   base::Status StartPlane();
   base::Status StartAdmin();
+  base::Status StartPrometheus();
   void StartDiscovery();
   void ResolveMeshServer();
   void StartMesh(const std::string& server_address);
@@ -77,7 +78,7 @@ class Sidecar {
   telemetry::AccessLogger logger_;
   admin::ClusterStats cluster_stats_;
   admin::AdminState admin_state_;
-  std::unique_ptr<admin::HttpServer> admin_;
+  std::unique_ptr<admin::HttpServer> admin_, prometheus_;
 
   std::string resolve_error_;
   bool told_health_ = false;  // by the admin, since the start

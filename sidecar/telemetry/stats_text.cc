@@ -6,6 +6,7 @@
 #include <map>
 
 #include "sidecar/proxy/format.h"
+#include "sidecar/telemetry/proto_wire.h"
 
 namespace weft::telemetry {
 
@@ -14,8 +15,12 @@ namespace {
 using base::StatKind;
 using base::StatView;
 
+// Istio's metrics carry their own names: its filter has them outside of Envoy's namespace.
+constexpr std::string_view kOutside = "istiocustom.";
+
 std::string MetricName(std::string_view base) {
   std::string out = "envoy_";
+  if (base.starts_with(kOutside)) base.remove_prefix(kOutside.size()), out.clear();
   for (char c : base) out += std::isalnum(static_cast<unsigned char>(c)) || c == '_' ? c : '_';
   return out;
 }
@@ -26,7 +31,8 @@ std::string Labels(const StatView& stat) {
     if (!out.empty()) out += ',';
     for (char c : key) out += std::isalnum(static_cast<unsigned char>(c)) || c == '_' ? c : '_';
     out += "=\"";
-    for (char c : value) {
+    const std::string text = wire::IsAscii(value) ? value : wire::Repair(value, '?');  // a label must be UTF-8
+    for (char c : text) {
       if (c == '\\' || c == '"') out += '\\', out += c;
       else if (c == '\n') out += "\\n";
       else out += c;
@@ -36,9 +42,9 @@ std::string Labels(const StatView& stat) {
   return out;
 }
 
-std::string Double(double v) {
+std::string Double(double v, int digits = 10) {
   char text[32];
-  snprintf(text, sizeof text, "%.10g", v);
+  snprintf(text, sizeof text, "%.*g", digits, v);
   return text;
 }
 
@@ -87,7 +93,7 @@ std::string PrometheusText(const StatsFilter& filter) {
       std::string le = i < base::kHistogramBoundsMs.size() ? Double(base::kHistogramBoundsMs[i]) : "+Inf";
       m.lines += name + "_bucket{" + prefix + "le=\"" + le + "\"} " + std::to_string(sum) + "\n";
     }
-    m.lines += name + "_sum{" + labels + "} " + Double(s.sum_ms) + "\n";
+    m.lines += name + "_sum{" + labels + "} " + Double(s.sum_ms, 15) + "\n";  // bytes of a busy day, and rates of them
     m.lines += name + "_count{" + labels + "} " + std::to_string(s.count) + "\n";
   });
   std::string out;

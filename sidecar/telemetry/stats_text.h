@@ -1,4 +1,4 @@
-// How stats are shown: Prometheus text (with Envoy's names: "envoy_" + the base name, tags as labels), Envoy's /stats
+// How stats are shown: Prometheus text (with Envoy's names: "envoy_" + the base name, tags as labels; base names "istiocustom.x" are "x"), Envoy's /stats
 // lines, and its JSON.
 //
 //   StatsFilter f; f.used_only = true; f.SetRegex("^cluster\\.");

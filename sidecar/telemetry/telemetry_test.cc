@@ -57,5 +57,13 @@ TEST(StatsText, PrometheusGroupsByMetricAndEscapes) {
   EXPECT_NE(std::string::npos, StatsJson(f).find("{\"name\":\"tt.pay.rq\",\"value\":4}"));
 }
 
+TEST(StatsText, IstiosNamesStandAloneAndLabelsAreUtf8) {
+  auto labels = std::make_shared<const base::TagList>(base::TagList{{"host", "caf\xe9\n"}});
+  base::Cells::Local().Add(base::Stats::Get().Define(base::StatKind::kCounter, "ti.one", "istiocustom.istio_ti_total", labels), 1);
+  StatsFilter f;
+  ASSERT_TRUE(f.SetRegex("^ti\\."));
+  EXPECT_EQ("# TYPE istio_ti_total counter\nistio_ti_total{host=\"caf?\\n\"} 1\n\n", PrometheusText(f));
+}
+
 }  // namespace
 }  // namespace weft::telemetry

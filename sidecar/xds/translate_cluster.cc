@@ -206,6 +206,7 @@ std::shared_ptr<const model::Endpoints> ToEndpoints(const Ctx& c, const endpoint
           if (k == "workload") to.workload = v;
           if (k == "version") to.version = v;
         }
+        to.istio_workload = IstioWorkload(e.metadata());
         to.lb_metadata = MetadataStrings(e.metadata(), "envoy.lb");
         to.transport_match = MetadataStrings(e.metadata(), "envoy.transport_socket_match");
         for (const auto& [k, v] : to.lb_metadata) to.canary = to.canary || (k == "canary" && v == "true");
@@ -335,6 +336,7 @@ base::Result<std::shared_ptr<const model::Cluster>> TranslateCluster(const clust
     if (k == "service") out->service = v;
     if (k == "namespace") out->service_namespace = v;
   }
+  SetIstioService(p.metadata(), *out);
   if (error) return *error;
   return std::shared_ptr<const model::Cluster>(std::move(out));
 }

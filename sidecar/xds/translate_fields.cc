@@ -165,6 +165,8 @@ constexpr Supported kTable[] = {
      "common_config grpc_service disable_builtin_labels resource_attributes body attributes stat_prefix log_name buffer_flush_interval "
      "buffer_size_bytes custom_tags"},
 
+    {"stats.PluginConfig", "disable_host_header_fallback tcp_reporting_duration metrics reporter"},
+    {"stats.MetricConfig", "name tags_to_remove drop"},
     {BOOT "Bootstrap",
      "node node_context_params static_resources dynamic_resources stats_flush_interval admin overload_manager bootstrap_extensions "
      "header_prefix default_regex_engine stats_config layered_runtime"},

@@ -130,6 +130,12 @@ using PerFilterMap = google::protobuf::Map<std::string, google::protobuf::Any>;
 std::vector<model::PerFilterConfig> ToPerFilter(const Ctx& c, const PerFilterMap& map);
 std::shared_ptr<const model::RbacConfig> ToNetworkRbac(const Ctx& c, const google::protobuf::Any& config);
 
+// Istio's metrics (translate_istio.cc).
+bool IsIstioStats(const std::string& name, const google::protobuf::Any& config);
+std::shared_ptr<const model::IstioStats> ToIstioStats(const Ctx& c, const google::protobuf::Any& config);
+std::string IstioWorkload(const core::Metadata& endpoint);
+void SetIstioService(const core::Metadata& cluster, model::Cluster& to);
+
 std::shared_ptr<const route::RouteTable> ToRouteTable(const Ctx& c, const envoy::config::route::v3::RouteConfiguration& p);
 std::shared_ptr<const model::Endpoints> ToEndpoints(const Ctx& c, const envoy::config::endpoint::v3::ClusterLoadAssignment& p, bool names_allowed);
 

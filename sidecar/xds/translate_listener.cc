@@ -55,6 +55,11 @@ std::shared_ptr<const model::HttpConnectionManager> ToHcm(const Ctx& c, const go
       (fc / "config_discovery").Fail("not supported");
       continue;
     }
+    if (IsIstioStats(f.name(), f.typed_config())) {
+      if (!f.disabled()) out->istio_stats = ToIstioStats(fc / "typed_config", f.typed_config());
+      if (i + 1 == p.http_filters_size()) fc.Fail("the last filter must be the router");
+      continue;
+    }
     auto filter = ToHttpFilter(fc, f.name(), f.typed_config(), f.is_optional());
     if (!filter) continue;
     filter->disabled = f.disabled();
@@ -197,6 +202,11 @@ std::shared_ptr<const model::FilterChain> ToChain(const Ctx& c, const listener3:
     bool last = i + 1 == p.filters_size();
     if (type == kRbac) {
       out->network_rbac.push_back(ToNetworkRbac(tc, f.typed_config()));
+      if (last) fc.Fail("the last filter must be http_connection_manager or tcp_proxy");
+      continue;
+    }
+    if (IsIstioStats(f.name(), f.typed_config())) {
+      out->istio_stats = ToIstioStats(tc, f.typed_config());
       if (last) fc.Fail("the last filter must be http_connection_manager or tcp_proxy");
       continue;
     }

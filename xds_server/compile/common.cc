@@ -149,7 +149,7 @@ std::shared_ptr<const Snapshot> Compiler::For(const ProxyClass& c) {
     clusters->second.push_back(ToResource("passthrough", compile::Passthrough()));
   }
   ResourcePtr& outbound = outbound_[{c.sds_dir, c.ipv6}];
-  if (!outbound) outbound = ToResource("outbound", compile::OutboundListener(w, c.ipv6));
+  if (!outbound) outbound = ToResource("outbound", compile::OutboundListener(w, c.ipv6, c.sds_dir.empty()));
   ResourcePtr& dns = dns_[{c.service.ns, c.ipv6}];
   if (!dns) dns = ToResource("dns", compile::DnsListener(w, c.service.ns, c.ipv6));
 

@@ -8,6 +8,7 @@
 #include "envoy/extensions/filters/network/tcp_proxy/v3/tcp_proxy.pb.h"
 #include "envoy/extensions/filters/udp/dns_filter/v3/dns_filter.pb.h"
 #include "envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.pb.h"
+#include "third_party/istio_api/stats.pb.h"
 #include "xds_server/compile/parts.h"
 
 namespace weft::server::compile {
@@ -36,7 +37,14 @@ hcm::HttpConnectionManager BaseManager(const std::string& stat_prefix) {
   return m;
 }
 
-void AddRouter(hcm::HttpConnectionManager* m) {
+template <typename Filter>
+void SetIstioStats(Filter* f) {
+  f->set_name("istio.stats");
+  Pack(stats::PluginConfig(), f->mutable_typed_config());
+}
+
+void AddRouter(hcm::HttpConnectionManager* m, bool metrics) {
+  if (metrics) SetIstioStats(m->add_http_filters());
   auto* router = m->add_http_filters();
   router->set_name("envoy.filters.http.router");
   Pack(envoy::extensions::filters::http::router::v3::Router(), router->mutable_typed_config());
@@ -48,7 +56,8 @@ void AddManager(const hcm::HttpConnectionManager& m, listener::FilterChain* chai
   Pack(m, f->mutable_typed_config());
 }
 
-void AddTcp(const std::string& stat_prefix, const std::string& cluster, listener::FilterChain* chain) {
+void AddTcp(const std::string& stat_prefix, const std::string& cluster, bool metrics, listener::FilterChain* chain) {
+  if (metrics) SetIstioStats(chain->add_filters());
   envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy tcp;
   tcp.set_stat_prefix(stat_prefix);
   tcp.set_cluster(cluster);
@@ -69,7 +78,7 @@ void InboundChain(const World& world, const Service* service, const ProxyClass& 
   chain->mutable_filter_chain_match()->mutable_destination_port()->set_value(port.target_port);
   chain->mutable_filter_chain_match()->set_transport_protocol(tls ? "tls" : "raw_buffer");
   SetProvenance({mode, &c.service}, chain->mutable_metadata());
-  const bool http = IsHttp(port.protocol);
+  const bool http = IsHttp(port.protocol), metrics = c.sds_dir.empty();
   if (tls) SetTls(TlsSide::kDownstream, world, "", "", http, c.sds_dir, chain->mutable_transport_socket());
   // Rules are written with the port callers know, which the service may declare anew.
   Port seen = port;
@@ -84,7 +93,7 @@ void InboundChain(const World& world, const Service* service, const ProxyClass& 
       out->set_name(f.name);
       *out->mutable_typed_config() = f.config;
     }
-    return AddTcp("inbound_" + number, "inbound|" + number, chain);
+    return AddTcp("inbound_" + number, "inbound|" + number, metrics, chain);
   }
   hcm::HttpConnectionManager m = BaseManager("inbound_" + number);
   auto* config = m.mutable_route_config();
@@ -104,13 +113,13 @@ void InboundChain(const World& world, const Service* service, const ProxyClass& 
   };
   for (const NamedFilter& f : HttpAuthorization(world, c.service, seen)) add(f);
   if (auto fault = FaultFilter(world, c.service)) add(*fault);
-  AddRouter(&m);
+  AddRouter(&m, metrics);
   AddManager(m, chain);
 }
 
 }  // namespace
 
-listener::Listener OutboundListener(const World& world, bool ipv6) {
+listener::Listener OutboundListener(const World& world, bool ipv6, bool metrics) {
   listener::Listener l;
   l.set_name("outbound");
   Bind("127.0.0.1", "::1", kOutboundPort, ipv6, &l);
@@ -128,19 +137,19 @@ listener::Listener OutboundListener(const World& world, bool ipv6) {
       chain->mutable_filter_chain_match()->mutable_destination_port()->set_value(port.service_port);
       SetProvenance({nullptr, &name}, chain->mutable_metadata());
       if (!IsHttp(port.protocol)) {
-        AddTcp(id, ClusterName(name, port.service_port, ""), chain);
+        AddTcp(id, ClusterName(name, port.service_port, ""), metrics, chain);
         continue;
       }
       hcm::HttpConnectionManager m = BaseManager(id);
       m.mutable_rds()->set_route_config_name(id);
       m.mutable_rds()->mutable_config_source()->mutable_ads();
       m.mutable_rds()->mutable_config_source()->set_resource_api_version(core::V3);
-      AddRouter(&m);
+      AddRouter(&m, metrics);
       AddManager(m, chain);
     }
   }
   l.mutable_default_filter_chain()->set_name("passthrough");
-  AddTcp("passthrough", "passthrough", l.mutable_default_filter_chain());
+  AddTcp("passthrough", "passthrough", metrics, l.mutable_default_filter_chain());
   return l;
 }
 

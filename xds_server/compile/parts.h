@@ -57,7 +57,8 @@ std::vector<envoy::config::route::v3::RouteConfiguration> Routes(const World& wo
 Port TargetPort(const World& world, const Name& service, uint16_t wanted, const Port& own);
 
 // listener.cc
-envoy::config::listener::v3::Listener OutboundListener(const World& world, bool ipv6);
+// metrics: with Istio's standard metrics, which our own sidecars count and others do not know.
+envoy::config::listener::v3::Listener OutboundListener(const World& world, bool ipv6, bool metrics);
 envoy::config::listener::v3::Listener InboundListener(const World& world, const ProxyClass& c);
 envoy::config::listener::v3::Listener DnsListener(const World& world, const std::string& ns, bool ipv6);
 

@@ -64,7 +64,7 @@ inline uint16_t ClosedPort() {
 }
 
 // An application behind a plane, and its client: each leg in its version of HTTP, both in plaintext or both in mutual TLS.
-struct Legs { bool down_h2, up_h2, tls; };
+struct Legs { bool down_h2, up_h2, tls, istio_stats = false; };
 struct Through {
   Through(const Legs& legs, std::function<void(ServerStream&)> handler)
       : app({.h2 = legs.up_h2, .tls = legs.tls ? pki.Server(kCart) : nullptr, .handler = std::move(handler)}) {
@@ -72,6 +72,7 @@ struct Through {
     auto& cluster = mesh.AddCluster("app", {app.port()}, legs.tls ? pki.Client(kFront, kCart, version(legs.up_h2)) : nullptr);
     cluster.protocol = legs.up_h2 ? model::Cluster::kHttp2 : model::Cluster::kHttp1;
     if (legs.tls) mesh.server_tls = pki.Server(kFront);
+    if (legs.istio_stats) mesh.hcm.istio_stats = std::make_shared<model::IstioStats>();
     mesh.Start();
     client.emplace(mesh.port(), legs.down_h2, legs.tls ? pki.Client(kCart, kFront, version(legs.down_h2)) : nullptr);
   }
