@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <cstdio>
 
 namespace weft::server {
 namespace {
@@ -30,6 +31,15 @@ void ReturnUnusedMemory() {
   malloc_trim(0);
   auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   dl_iterate_phdr(DropObject, &page);
+}
+
+uint64_t PhysicalMemory() {
+  unsigned long pages = 0;
+  if (FILE* f = fopen("/proc/self/statm", "re")) {
+    if (fscanf(f, "%*u %lu", &pages) != 1) pages = 0;
+    fclose(f);
+  }
+  return uint64_t{pages} * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace weft::server

@@ -7,8 +7,13 @@
 // next used. Costs some milliseconds; another thread that allocates meanwhile may wait for them. Threads: any.
 #pragma once
 
+#include <cstdint>
+
 namespace weft::server {
 
 void ReturnUnusedMemory();
+
+// Bytes that are resident now; 0 where the kernel does not say.
+uint64_t PhysicalMemory();
 
 }  // namespace weft::server

@@ -28,7 +28,7 @@ namespace weft::server {
 Sidecar::Sidecar(Options options) : options_(std::move(options)) {
   auto& s = base::Stats::Get();
   ids_ = {s.Gauge("server.live"),              s.Gauge("server.uptime"),           s.Gauge("server.state"), s.Gauge("server.concurrency"),
-          s.Gauge("server.total_connections"), s.Gauge("server.memory_allocated"), s.Gauge("server.days_until_first_cert_expiring"),
+          s.Gauge("server.total_connections"), s.Gauge("server.memory_allocated"), s.Gauge("server.memory_heap_size"), s.Gauge("server.memory_physical_size"), s.Gauge("server.days_until_first_cert_expiring"),
           s.Histogram("server.initialization_time_ms"), s.Counter("server.records_unlogged")};
 }
 
@@ -384,7 +384,8 @@ void Sidecar::OnTick() {
     cells.Set(ids_.uptime, (loop_.now() - started_ns_) / base::kSecond);
     cells.Set(ids_.concurrency, options_.concurrency), cells.Set(ids_.connections, plane_->active_connections());
     struct mallinfo2 m = mallinfo2();
-    cells.Set(ids_.memory, m.uordblks + m.hblkhd);
+    cells.Set(ids_.memory, m.uordblks + m.hblkhd), cells.Set(ids_.heap, m.arena + m.hblkhd);
+    cells.Set(ids_.physical, PhysicalMemory());
     if (mesh_ && mesh_->joined()) {
       int64_t left = mesh_->identity().not_after_unix_s - static_cast<int64_t>(loop_.wall_now() / base::kSecond);
       cells.Set(ids_.cert_days, static_cast<uint64_t>(std::max<int64_t>(0, left / 86400)));

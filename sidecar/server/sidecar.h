@@ -106,7 +106,7 @@ class Sidecar {
   } mesh_retry_{this};
   std::atomic<bool> wake_posted_{false};
   struct Ids {
-    base::StatId live, uptime, state, concurrency, connections, memory, cert_days, initialization, unlogged;
+    base::StatId live, uptime, state, concurrency, connections, memory, heap, physical, cert_days, initialization, unlogged;
   } ids_;
 };
 

@@ -79,6 +79,7 @@ void AddRun(CLI::App& app, Context& c) {
   sub->add_option("--sidecar-log-level", o.log_level);
   sub->add_option("--run-dir", o.run_dir)->envname("WEFT_RUN_DIR");
   sub->add_option("--drain-time", o.drain_s, "seconds for callers to leave before the program is told to stop")->check(CLI::Range(0, 3600));
+  sub->add_option("--prometheus-port", o.prometheus_port, "serve the sidecar's metrics on its address: PORT/stats/prometheus and nothing else")->check(CLI::Range(1, 65535));
   sub->add_option("--health-port", o.health_port, "answer a kubelet's probes here (weft inject says which)")->check(CLI::Range(1, 65535));
   sub->add_option("--health-probes", f->health_probes, "JSON: path to Kubernetes probe")->envname("WEFT_APP_PROBES");
   sub->add_flag("--restart", o.restart, "start the program again when it ends");

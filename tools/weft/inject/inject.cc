@@ -14,6 +14,7 @@ namespace {
 constexpr int kSidecarUid = 1337;
 constexpr const char* kIntercept = "weft-intercept";
 constexpr const char* kSidecar = "weft-sidecar";
+constexpr const char* kMetricsPort = "weft/prometheus-port";
 constexpr const char* kTokenVolume = "weft-token";
 constexpr const char* kRunVolume = "weft-run";
 constexpr const char* kProbesEnv = "WEFT_APP_PROBES";
@@ -214,6 +215,7 @@ YAML::Node InterceptContainer(const Options& o, const YAML::Node& annotations, b
   std::vector<std::string> args = {"weft", "intercept", "--sidecar-uid", std::to_string(kSidecarUid)};
   std::string inbound = Str(annotations, "weft/exclude-inbound-ports");
   if (inbound.empty()) inbound = "22";
+  if (std::string metrics = Str(annotations, kMetricsPort); !metrics.empty()) inbound += "," + metrics;
   Flag(args, "--exclude-inbound-ports", inbound + (probes ? std::string(",") + kHealthPort : ""));
   Flag(args, "--exclude-outbound-ports", Str(annotations, "weft/exclude-outbound-ports"));
   Flag(args, "--exclude-outbound-cidrs", Str(annotations, "weft/exclude-outbound-cidrs"));
@@ -244,7 +246,7 @@ YAML::Node Mount(const char* name, const char* path, bool read_only) {
   return m;
 }
 
-YAML::Node SidecarContainer(const Options& o, const std::string& service, const std::string& version,
+YAML::Node SidecarContainer(const Options& o, const YAML::Node& annotations, const std::string& service, const std::string& version,
                             const std::vector<std::string>& ports, const std::string& ready, const Json& probes) {
   std::vector<std::string> args = {"weft", "run", "--no-netns", "--no-intercept", "--service", service,
                                    "--namespace", "$(POD_NAMESPACE)", "--version", version, "--address", "$(POD_IP)"};
@@ -256,6 +258,7 @@ YAML::Node SidecarContainer(const Options& o, const std::string& service, const 
   Flag(args, "--sidecar-uid", std::to_string(kSidecarUid));
   Flag(args, "--run-dir", "/var/run/weft");
   Flag(args, "--drain-time", "5");
+  Flag(args, "--prometheus-port", Str(annotations, kMetricsPort));
   if (!probes.empty()) Flag(args, "--health-port", kHealthPort);
   YAML::Node c;
   c["name"] = kSidecar;
@@ -346,7 +349,7 @@ std::string InjectPod(YAML::Node doc, YAML::Node pod, const Options& o, std::vec
 
   YAML::Node init(YAML::NodeType::Sequence);
   init.push_back(InterceptContainer(o, annotations, !probes.empty()));
-  init.push_back(SidecarContainer(o, service, version, ports, ready, probes));
+  init.push_back(SidecarContainer(o, annotations, service, version, ports, ready, probes));
   for (const YAML::Node& c : WithoutOurs(spec["initContainers"])) init.push_back(c);
   spec["initContainers"] = init;
   YAML::Node volumes = WithoutOurs(spec["volumes"]);

@@ -17,6 +17,7 @@
 //                                          grpc, tcp-...), the service port the same number
 //   weft/ready: "http:/healthz"            default: the first container's readiness probe, or tcp
 //   weft/rewrite-probes: "false"           leave the probes alone
+//   weft/prometheus-port: "15090"          the sidecar's metrics are served there: /stats/prometheus, in plaintext
 //   weft/exclude-outbound-ports, weft/exclude-inbound-ports, weft/exclude-outbound-cidrs
 #pragma once
 

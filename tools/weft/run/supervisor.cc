@@ -220,6 +220,7 @@ void Supervisor::PrepareNetwork() {
   rules.sidecar_uid = sidecar_uid_;
   rules.exclude_outbound_ports = o_.exclude_outbound_ports;
   rules.exclude_inbound_ports = o_.exclude_inbound_ports;
+  if (o_.prometheus_port != 0) rules.exclude_inbound_ports.push_back(std::to_string(o_.prometheus_port));
   rules.exclude_outbound_cidrs = o_.exclude_outbound_cidrs;
   std::string error = intercept::Check(rules);
   if (!error.empty()) throw Failure(error, cli::kUsage);
@@ -236,6 +237,10 @@ void Supervisor::StartSidecar() {
   Child c;
   c.command = {"sidecar", "-c", Dir() + "/sidecar/bootstrap.json", "--concurrency", std::to_string(o_.concurrency),
                "-l", o_.log_level, "--drain-time-s", std::to_string(std::max(1, o_.drain_s))};
+  if (o_.prometheus_port != 0) {
+    const bool v6 = instance_.address.find(':') != std::string::npos;
+    c.command.insert(c.command.end(), {"--prometheus-address", (v6 ? "[" + instance_.address + "]" : instance_.address) + ":" + std::to_string(o_.prometheus_port)});
+  }
   c.executable = sidecar_exe_;
   c.environment = {"PATH=/usr/local/bin:/usr/bin:/bin", "WEFT_INSTANCE=" + instance_.id};
   c.uid = c.gid = sidecar_uid_;

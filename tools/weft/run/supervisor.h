@@ -39,6 +39,7 @@ struct RunOptions {
   std::string run_dir = "/run/weft";
   int drain_s = 2;
   bool restart = false;                    // start the application again when it ends
+  int prometheus_port = 0;                 // where the sidecar's /stats/prometheus is served, in plaintext; 0: nowhere
   int health_port = 0;                     // where the kubelet's probes are answered (health.h); 0: nowhere
   HealthProbes health_probes;
   std::vector<std::string> command;        // empty: only the sidecar (its application runs elsewhere in this namespace)
