@@ -33,14 +33,17 @@ struct TlsConfig {
   DataSource certificate_chain, private_key;
   std::vector<SdsRef> certificate_sds;
   // Validation: inline/file roots, or a secret, or both combined (SANs here, roots there).
-  DataSource trusted_ca;
+  DataSource trusted_ca, crl;             // crl: revocation lists, for every issuer of a chain
   std::vector<SdsRef> validation_sds;    // at most one
   bool has_validation = false;
   std::vector<tls::SanMatch> peer_sans;
   bool require_client_certificate = false;
   std::vector<std::string> alpn;
   std::string sni;                       // upstream
-  uint16_t min_version = 0x0303, max_version = 0x0304;
+  tls::Parameters parameters;
+  bool tickets = true;                   // downstream: stateless resumption
+  uint32_t session_lifetime_s = 3600;    // downstream
+  uint32_t max_sessions = 1024;          // upstream: how many are kept to be resumed; 0: none
   bool spiffe = false;                   // validate by the SVID rules: set when a SAN matcher begins with spiffe://
   std::string key;                       // canonical text of this configuration: equal key, equal context
 };
@@ -50,7 +53,7 @@ struct Secret {
   std::string name;
   enum Kind : uint8_t { kCertificate, kValidation } kind = kCertificate;
   DataSource certificate_chain, private_key;  // kCertificate
-  DataSource trusted_ca;                      // kValidation
+  DataSource trusted_ca, crl;                 // kValidation
   std::vector<tls::SanMatch> peer_sans;
 };
 

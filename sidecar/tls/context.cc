@@ -101,6 +101,74 @@ base::Status LoadRoots(ContextImpl& c) {
   return base::Ok{};
 }
 
+// "names" joined for the library, which is asked once more for each of them alone when it refuses the whole.
+template <typename Set>
+base::Status SetNames(const char* field, const std::vector<std::string>& names, Set set) {
+  std::string joined;
+  for (const std::string& n : names) joined += (joined.empty() ? "" : ":") + n;
+  if (set(joined.c_str())) return base::Ok{};
+  ERR_clear_error();
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i].empty() || names[i].find(':') != std::string::npos || !set(names[i].c_str())) {
+      ERR_clear_error();
+      return Error(Cat("\"", names[i], "\" is not known")).In(Cat(field, "[", i, "]"));
+    }
+  }
+  return Error("refused together").In(field);
+}
+
+base::Result<uint16_t> SignatureAlgorithm(const std::string& name) {
+  static constexpr uint16_t kAll[] = {SSL_SIGN_RSA_PKCS1_SHA256,       SSL_SIGN_RSA_PKCS1_SHA384,       SSL_SIGN_RSA_PKCS1_SHA512,    SSL_SIGN_RSA_PKCS1_SHA1,
+                                      SSL_SIGN_ECDSA_SHA1,             SSL_SIGN_ECDSA_SECP256R1_SHA256, SSL_SIGN_ECDSA_SECP384R1_SHA384,
+                                      SSL_SIGN_ECDSA_SECP521R1_SHA512, SSL_SIGN_RSA_PSS_RSAE_SHA256,    SSL_SIGN_RSA_PSS_RSAE_SHA384, SSL_SIGN_RSA_PSS_RSAE_SHA512,
+                                      SSL_SIGN_ED25519};
+  for (const uint16_t id : kAll) {
+    if (name == SSL_get_signature_algorithm_name(id, 1)) return id;
+  }
+  return Error(Cat("\"", name, "\" is not known"));
+}
+
+base::Status Apply(const Parameters& p, bool server, SSL_CTX* ctx) {
+  if (p.min_version < TLS1_2_VERSION || !SSL_CTX_set_min_proto_version(ctx, p.min_version)) {
+    return Error("TLS before 1.2 is not supported").In("min_version");
+  }
+  if (!SSL_CTX_set_max_proto_version(ctx, p.max_version) || p.max_version < p.min_version) {
+    return Error("below the minimum, or unknown").In("max_version");
+  }
+  // Forward secrecy and AEAD only, AES in hardware and ChaCha as equals. No renegotiation, compression or early data: the
+  // library's defaults.
+  static const std::vector<std::string> kCiphers = {"[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]",
+                                                    "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]", "ECDHE-ECDSA-AES256-GCM-SHA384",
+                                                    "ECDHE-RSA-AES256-GCM-SHA384"};
+  // The first one holds against who records traffic today to decrypt it with a quantum computer. Peers without it lose no
+  // round trip: a share of the next is sent beside it.
+  static const std::vector<std::string> kGroups = {"X25519MLKEM768", "X25519", "P-256", "P-384"};
+  auto ciphers = SetNames("cipher_suites", p.cipher_suites.empty() ? kCiphers : p.cipher_suites, [&](const char* s) { return SSL_CTX_set_strict_cipher_list(ctx, s); });
+  if (!ciphers) return ciphers;
+  auto groups = SetNames("ecdh_curves", p.groups.empty() ? kGroups : p.groups, [&](const char* s) { return SSL_CTX_set1_groups_list(ctx, s); });
+  if (!groups) return groups;
+  if (p.signature_algorithms.empty()) {
+    static constexpr uint16_t kSignatures[] = {
+        SSL_SIGN_ECDSA_SECP256R1_SHA256, SSL_SIGN_ED25519,          SSL_SIGN_RSA_PSS_RSAE_SHA256,
+        SSL_SIGN_RSA_PKCS1_SHA256,       SSL_SIGN_ECDSA_SECP384R1_SHA384, SSL_SIGN_RSA_PSS_RSAE_SHA384,
+        SSL_SIGN_RSA_PKCS1_SHA384,       SSL_SIGN_RSA_PSS_RSAE_SHA512,    SSL_SIGN_RSA_PKCS1_SHA512};
+    WEFT_CHECK(SSL_CTX_set_verify_algorithm_prefs(ctx, kSignatures, std::size(kSignatures)));
+  } else {
+    std::vector<uint16_t> ids;
+    for (const std::string& name : p.signature_algorithms) {
+      auto id = SignatureAlgorithm(name);
+      if (!id) return std::move(id.error()).In(Cat("signature_algorithms[", ids.size(), "]"));
+      ids.push_back(*id);
+    }
+    if (!SSL_CTX_set_signing_algorithm_prefs(ctx, ids.data(), ids.size()) || !SSL_CTX_set_verify_algorithm_prefs(ctx, ids.data(), ids.size())) {
+      return LibraryError("refused").In("signature_algorithms");
+    }
+  }
+  if (p.fips_202205 && !SSL_CTX_set_compliance_policy(ctx, ssl_compliance_policy_fips_202205)) return LibraryError("refused").In("compliance_policies");
+  if (server && !p.client_order) SSL_CTX_set_options(ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
+  return base::Ok{};
+}
+
 int SelectAlpn(SSL*, const uint8_t** out, uint8_t* out_len, const uint8_t* in, unsigned in_len, void* arg) {
   const auto& ours = static_cast<ContextImpl*>(arg)->alpn_wire;
   // Our order wins. No overlap: go on without ALPN, as Envoy does.
@@ -122,24 +190,12 @@ base::Result<std::shared_ptr<const Context>> Build(const ContextConfig& config, 
   c->ctx.reset(SSL_CTX_new(TLS_with_buffers_method()));
   SSL_CTX* ctx = c->ctx.get();
   WEFT_CHECK(ctx, "SSL_CTX_new");
-  if (!SSL_CTX_set_min_proto_version(ctx, config.min_version) || config.min_version < TLS1_2_VERSION) {
-    return Error("TLS before 1.2 is not supported").In("min_version");
-  }
-  if (!SSL_CTX_set_max_proto_version(ctx, config.max_version) || config.max_version < config.min_version) {
-    return Error("below the minimum, or unknown").In("max_version");
-  }
-  // Forward secrecy and AEAD only. No renegotiation, compression or early data: the library's defaults.
-  WEFT_CHECK(SSL_CTX_set_strict_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20"));
-  WEFT_CHECK(SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384"));
-  static constexpr uint16_t kSignatures[] = {
-      SSL_SIGN_ECDSA_SECP256R1_SHA256, SSL_SIGN_ED25519,          SSL_SIGN_RSA_PSS_RSAE_SHA256,
-      SSL_SIGN_RSA_PKCS1_SHA256,       SSL_SIGN_ECDSA_SECP384R1_SHA384, SSL_SIGN_RSA_PSS_RSAE_SHA384,
-      SSL_SIGN_RSA_PKCS1_SHA384,       SSL_SIGN_RSA_PSS_RSAE_SHA512,    SSL_SIGN_RSA_PKCS1_SHA512};
-  WEFT_CHECK(SSL_CTX_set_verify_algorithm_prefs(ctx, kSignatures, std::size(kSignatures)));
+  if (auto applied = Apply(config.parameters, server, ctx); !applied) return std::move(applied.error());
   SSL_CTX_set_max_cert_list(ctx, 64 * 1024);
-  SSL_CTX_set_timeout(ctx, 3600);
-  SSL_CTX_set_session_psk_dhe_timeout(ctx, 3600);
+  SSL_CTX_set_timeout(ctx, config.session_lifetime_s);
+  SSL_CTX_set_session_psk_dhe_timeout(ctx, config.session_lifetime_s);
   SSL_CTX_set_num_tickets(ctx, 1);
+  if (server && !config.tickets) SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
 
   bool has_cert = !config.certificate_chain_pem.empty() || !config.private_key_pem.empty();
   if (server && !has_cert) return Error("a server needs a certificate").In("certificate_chain");
@@ -153,6 +209,8 @@ base::Result<std::shared_ptr<const Context>> Build(const ContextConfig& config, 
     if (!loaded) return std::move(loaded.error());
   } else if (!config.peer_sans.empty() || config.spiffe) {
     return Error("needed to verify the peer's name").In("trusted_ca");
+  } else if (!config.crl_pem.empty()) {
+    return Error("revocation lists need it").In("trusted_ca");
   }
 
   for (const std::string& p : config.alpn) {
@@ -193,7 +251,8 @@ base::Result<std::shared_ptr<const Context>> Context::Server(const ContextConfig
 
 void ContextImpl::PutSession(const std::string& key, bssl::UniquePtr<SSL_SESSION> session) const {
   std::lock_guard lock(mutex_);
-  if (sessions_.size() >= kMaxSessions && !sessions_.contains(key)) sessions_.erase(sessions_.begin());
+  if (config.max_sessions == 0) return;
+  if (sessions_.size() >= config.max_sessions && !sessions_.contains(key)) sessions_.erase(sessions_.begin());
   sessions_[key] = std::move(session);
 }
 

@@ -35,7 +35,6 @@ class ContextImpl final : public Context {
   bssl::UniquePtr<SSL_SESSION> TakeSession(const std::string& key) const;
 
  private:
-  static constexpr size_t kMaxSessions = 1024;
   mutable std::mutex mutex_;
   mutable std::unordered_map<std::string, bssl::UniquePtr<SSL_SESSION>> sessions_;
 };

@@ -265,6 +265,11 @@ std::string_view Engine::cipher() const {
   return c ? SSL_CIPHER_standard_name(c) : "";
 }
 
+std::string_view Engine::group() const {
+  const char* name = SSL_get_group_name(SSL_get_group_id(impl_->ssl.get()));
+  return name ? name : "";
+}
+
 std::string Engine::session_id() const {
   const SSL_SESSION* session = SSL_get_session(impl_->ssl.get());
   unsigned n = 0;

@@ -30,6 +30,18 @@ struct SanMatch {
   std::string value;
 };
 
+// What may be negotiated. Empty lists: ours (context.cc). Names are BoringSSL's, as in Envoy's TlsParameters.
+struct Parameters {
+  uint16_t min_version = 0x0303, max_version = 0x0304;  // TLS 1.2 .. 1.3
+  std::vector<std::string> cipher_suites;               // of TLS 1.2: "ECDHE-RSA-AES128-GCM-SHA256", "[A|B]" are equals
+  std::vector<std::string> groups;                      // "X25519", "P-256", "X25519MLKEM768"
+  std::vector<std::string> signature_algorithms;        // "ecdsa_secp256r1_sha256"; for what we sign and what we accept
+  bool fips_202205 = false;                             // BoringSSL's policy of this name, on top of the rest
+  bool client_order = false;                            // server: the client's preferences go before ours
+};
+// Refuses names the library does not know; the error says which. Links no library (:parameters).
+base::Status Check(const Parameters& parameters);
+
 struct ContextConfig {
   std::string certificate_chain_pem, private_key_pem;  // both empty: a client without certificate
   std::string trusted_ca_pem;                          // empty: the peer is not verified (plain server TLS)
@@ -37,7 +49,11 @@ struct ContextConfig {
   bool require_peer_certificate = false;               // server side
   std::vector<std::string> alpn;                       // in order of preference
   std::string sni;                                     // client side
-  uint16_t min_version = 0x0303, max_version = 0x0304; // TLS 1.2 .. 1.3
+  Parameters parameters;
+  // Resumption. Server: whether tickets are given, and for how long they are good. Client: how many sessions are kept.
+  bool tickets = true;
+  uint32_t session_lifetime_s = 3600;
+  uint32_t max_sessions = 1024;
   bool spiffe = false;                                 // apply the X.509-SVID rules to the peer (verify.h lists them)
   std::string trust_domain;                            // with spiffe: the only trust domain the roots speak for; empty: any
   std::string crl_pem;                                 // revocation lists for every issuer of the chain; empty: none
@@ -103,6 +119,7 @@ class Engine {
   std::string_view sni() const;      // server: what the client named
   std::string_view version() const;  // "TLSv1.3"; empty before the handshake is done
   std::string_view cipher() const;
+  std::string_view group() const;    // "X25519MLKEM768"; of the handshake that made the keys
   bool resumed() const;
   std::string session_id() const;         // lower-case hex; empty where there is none (TLS 1.3 without resumption)
   const LocalNames& local_names() const;  // empty without a certificate; lives as long as the context

@@ -106,7 +106,7 @@ TEST(Engine, MutualTlsBothWays) {
 
 TEST(Engine, Tls12AndOneByteAtATime) {
   World w;
-  w.server.max_version = 0x0303;
+  w.server.parameters.max_version = 0x0303;
   Link l(w);
   l.Run(1);
   ASSERT_EQ(l.server.state(), Engine::State::kOpen) << l.server.failure_detail();
@@ -237,7 +237,7 @@ TEST(Engine, AlpnWithoutOverlapGoesOnWithout) {
 TEST(Engine, ResumesByKeyWithinOneContextOnly) {
   for (uint16_t version : {0x0303, 0x0304}) {
     World w;
-    w.server.max_version = version;
+    w.server.parameters.max_version = version;
     auto client = ClientContext(w.client), server = ServerContext(w.server);
     auto connect = [&](const std::string& key) {
       Link l(client, server, key);
@@ -256,6 +256,78 @@ TEST(Engine, ResumesByKeyWithinOneContextOnly) {
     EXPECT_FALSE(connect(""));
     server = ServerContext(w.server);  // the same configuration again: its tickets are new
     EXPECT_FALSE(connect("10.0.0.1:80"));
+  }
+}
+
+// Versions, groups and suites: what both know is taken in the server's order, or nothing is.
+TEST(Engine, Parameters) {
+  struct Case {
+    Parameters client, server;
+    const char *version, *group, *cipher;  // version "": no connection
+  };
+  const Parameters any, old{.max_version = 0x0303}, current{.min_version = 0x0304};
+  auto groups = [](std::vector<std::string> names, uint16_t most = 0x0304) { return Parameters{.max_version = most, .groups = std::move(names)}; };
+  auto suites = [](std::vector<std::string> names) { return Parameters{.max_version = 0x0303, .cipher_suites = std::move(names)}; };
+  const char *aes = "TLS_AES_128_GCM_SHA256", *old_aes = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", *chacha = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
+  Parameters fips{.fips_202205 = true}, client_order = groups({"P-256", "X25519"});
+  client_order.client_order = true;
+  const Case cases[] = {
+      {any, any, "TLSv1.3", "X25519MLKEM768", aes},
+      {old, any, "TLSv1.2", "X25519", old_aes},
+      {any, old, "TLSv1.2", "X25519", old_aes},
+      {current, old, "", "", ""},
+      {old, current, "", "", ""},
+      {groups({"X25519"}), any, "TLSv1.3", "X25519", aes},
+      {any, groups({"X25519"}), "TLSv1.3", "X25519", aes},
+      {any, groups({"P-384"}), "TLSv1.3", "P-384", aes},  // by a second ClientHello
+      {groups({"P-256"}), groups({"P-384", "P-256"}), "TLSv1.3", "P-256", aes},
+      {groups({"X25519", "P-256"}), groups({"P-256", "X25519"}), "TLSv1.3", "P-256", aes},
+      {groups({"X25519", "P-256"}), client_order, "TLSv1.3", "X25519", aes},
+      {groups({"P-521"}), any, "", "", ""},
+      {groups({"X25519MLKEM768"}, 0x0303), any, "", "", ""},  // of TLS 1.3 only
+      {suites({"ECDHE-ECDSA-CHACHA20-POLY1305"}), any, "TLSv1.2", "X25519", chacha},
+      {any, suites({"ECDHE-ECDSA-CHACHA20-POLY1305"}), "TLSv1.2", "X25519", chacha},
+      {suites({"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-GCM-SHA256"}), any, "TLSv1.2", "X25519", chacha},  // equals: the client's order
+      {suites({"ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256"}), any, "TLSv1.2", "X25519", old_aes},
+      {suites({"ECDHE-RSA-AES128-GCM-SHA256"}), any, "", "", ""},  // the certificate has another kind of key
+      {suites({"AES128-SHA"}), any, "", "", ""},
+      {any, fips, "TLSv1.3", "P-256", aes},
+      {suites({"ECDHE-ECDSA-CHACHA20-POLY1305"}), fips, "", "", ""},
+      {{.signature_algorithms = {"rsa_pss_rsae_sha256"}}, any, "", "", ""},
+      {{.signature_algorithms = {"ecdsa_secp256r1_sha256"}}, any, "TLSv1.3", "X25519MLKEM768", aes},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(&c - cases);
+    World w;
+    w.client.parameters = c.client, w.server.parameters = c.server;
+    Link l(w);
+    l.Run();
+    EXPECT_EQ(l.client.state() == Engine::State::kOpen && l.server.state() == Engine::State::kOpen, *c.version != 0) << l.client.failure_detail() << l.server.failure_detail();
+    if (!*c.version || l.server.state() != Engine::State::kOpen) continue;
+    EXPECT_EQ(l.server.version(), c.version);
+    EXPECT_EQ(l.server.group(), c.group);
+    EXPECT_EQ(l.server.cipher(), c.cipher);
+  }
+}
+
+TEST(Engine, ResumptionCanBeTurnedOffAtEitherEnd) {
+  for (uint16_t version : {0x0303, 0x0304}) {
+    for (int off = 0; off < 3; ++off) {
+      World w;
+      w.server.parameters.max_version = version;
+      w.server.tickets = off != 1;
+      w.client.max_sessions = off == 2 ? 0 : 1;
+      auto client = ClientContext(w.client), server = ServerContext(w.server);
+      bool resumed = false;
+      for (int i = 0; i < 2; ++i) {
+        Link l(client, server, "key");
+        l.Run();
+        l.Send(l.server, l.to_client, "x");
+        l.Run();
+        resumed = l.server.resumed();
+      }
+      EXPECT_EQ(resumed, off == 0) << version << " " << off;
+    }
   }
 }
 
@@ -353,7 +425,7 @@ TEST(Context, ErrorsNameTheField) {
   c = ContextConfig{};
   EXPECT_EQ(Context::Server(c).error().ToString(), "certificate_chain: a server needs a certificate");
   EXPECT_TRUE(Context::Client(c));
-  c.min_version = 0x0301;
+  c.parameters.min_version = 0x0301;
   EXPECT_EQ(Context::Client(c).error().where(), "min_version");
   c = w.client, c.peer_sans = {{SanMatch::kRegex, SanMatch::kUri, "("}};
   EXPECT_EQ(Context::Client(c).error().where(), "peer_sans");

@@ -112,7 +112,7 @@ void MeshClient::Join() {
   }
   if (join_channel_) return;  // it retries by itself
   tls::ContextConfig config;
-  config.alpn = {"h2"}, config.sni = options_.server_name, config.min_version = 0x0304;
+  config.alpn = {"h2"}, config.sni = options_.server_name, config.parameters.min_version = 0x0304;
   config.pinned_root_spki_sha256 = pin_;
   config.peer_sans = {{tls::SanMatch::kExact, tls::SanMatch::kUri, "spiffe://" + options_.trust_domain + "/ns/weft-system/sa/xds"}};
   auto context = tls::Context::Client(config);
@@ -182,7 +182,7 @@ bool MeshClient::Adopt(const std::string& key, const std::string& chain, const s
     return error_ = "the certificate is for \"" + leaf->spiffe_id + "\", not in " + want, false;
   tls::ContextConfig config;
   config.certificate_chain_pem = chain, config.private_key_pem = key, config.trusted_ca_pem = roots;
-  config.alpn = {"h2"}, config.sni = options_.server_name, config.min_version = 0x0304, config.spiffe = true;
+  config.alpn = {"h2"}, config.sni = options_.server_name, config.parameters.min_version = 0x0304, config.spiffe = true;
   std::string domain = leaf->spiffe_id.substr(9, leaf->spiffe_id.find('/', 9) - 9);
   config.peer_sans = {{tls::SanMatch::kExact, tls::SanMatch::kUri, "spiffe://" + domain + "/ns/weft-system/sa/xds"}};
   auto context = tls::Context::Client(config);

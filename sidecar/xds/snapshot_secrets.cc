@@ -46,9 +46,9 @@ base::Result<std::shared_ptr<const tls::Context>> SnapshotBuilder::ContextFor(co
   const model::Secret* validation = secret(t.validation_sds);
   if (*waiting) return std::shared_ptr<const tls::Context>();
   auto is_file = [](const model::DataSource& d) { return d.kind == model::DataSource::kFile; };
-  bool files = is_file(t.certificate_chain) || is_file(t.private_key) || is_file(t.trusted_ca) ||
+  bool files = is_file(t.certificate_chain) || is_file(t.private_key) || is_file(t.trusted_ca) || is_file(t.crl) ||
                (certificate && (is_file(certificate->certificate_chain) || is_file(certificate->private_key))) ||
-               (validation && is_file(validation->trusted_ca));
+               (validation && (is_file(validation->trusted_ca) || is_file(validation->crl)));
   bool cached = !files && !t.key.empty();
   if (cached) {
     auto it = contexts_.find(key);

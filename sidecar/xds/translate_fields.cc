@@ -139,15 +139,16 @@ constexpr Supported kTable[] = {
 
     {TLS "UpstreamTlsContext", "common_tls_context sni max_session_keys"},
     {TLS "DownstreamTlsContext",
-     "common_tls_context require_client_certificate disable_stateless_session_resumption disable_stateful_session_resumption session_timeout"},
+     "common_tls_context require_client_certificate disable_stateless_session_resumption disable_stateful_session_resumption session_timeout "
+     "prefer_client_ciphers"},
     {TLS "CommonTlsContext",
      "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context validation_context_sds_secret_config "
      "combined_validation_context alpn_protocols"},
     {TLS "CommonTlsContext.CombinedCertificateValidationContext", "default_validation_context validation_context_sds_secret_config"},
-    {TLS "TlsParameters", "tls_minimum_protocol_version tls_maximum_protocol_version"},
+    {TLS "TlsParameters", "tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves signature_algorithms compliance_policies"},
     {TLS "TlsCertificate", "certificate_chain private_key watched_directory"},
     {TLS "CertificateValidationContext",
-     "trusted_ca system_root_certs watched_directory match_typed_subject_alt_names match_subject_alt_names suppress_client_ca_list"},
+     "trusted_ca system_root_certs crl watched_directory match_typed_subject_alt_names match_subject_alt_names suppress_client_ca_list"},
 
     {"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
      "allow_requests_without_proxy_protocol pass_through_tlvs disallowed_versions stat_prefix"},

@@ -103,7 +103,7 @@ TEST_F(Translate, InboundListener) {
   ASSERT_NE(c->tls, nullptr);
   EXPECT_TRUE(c->tls->require_client_certificate);
   EXPECT_TRUE(c->tls->spiffe);
-  EXPECT_EQ(c->tls->min_version, 0x0304);
+  EXPECT_EQ(c->tls->parameters.min_version, 0x0304);
   EXPECT_EQ(c->tls->alpn, (std::vector<std::string>{"h2", "http/1.1"}));
   EXPECT_EQ(c->tls->peer_sans[0].kind, tls::SanMatch::kPrefix);
   ASSERT_EQ(c->network_rbac.size(), 1u);
@@ -530,6 +530,33 @@ TEST_F(Translate, OpenTelemetryLogs) {
             "OpenTelemetry log format", error);
 }
 
+TEST_F(Translate, TlsParameters) {
+  auto upstream = [&](const std::string& parameters, const std::string& more = "") {
+    return Clu("{name: c, type: STATIC, load_assignment: {cluster_name: c}, transport_socket: {name: t, typed_config: {'@type': "
+               "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" + more + ", common_tls_context: {tls_params: " + parameters + "}}}}");
+  };
+  auto c = upstream("{cipher_suites: ['[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]', AES128-SHA], ecdh_curves: [P-256, X25519MLKEM768],"
+                    " signature_algorithms: [ecdsa_secp256r1_sha256], compliance_policies: [FIPS_202205]}", ", max_session_keys: 0");
+  ASSERT_TRUE(c) << error;
+  EXPECT_TRUE(warnings.list().empty());
+  EXPECT_EQ(c->tls->parameters.cipher_suites.size(), 2u);
+  EXPECT_EQ(c->tls->parameters.groups, (std::vector<std::string>{"P-256", "X25519MLKEM768"}));
+  EXPECT_EQ(c->tls->parameters.signature_algorithms, std::vector<std::string>{"ecdsa_secp256r1_sha256"});
+  EXPECT_TRUE(c->tls->parameters.fips_202205);
+  EXPECT_EQ(c->tls->max_sessions, 0u);
+  const std::string place = "transport_socket.typed_config.common_tls_context.tls_params: ";
+  EXPECT_FALSE(upstream("{cipher_suites: [ECDHE-RSA-AES128-GCM-SHA256, TLS_AES_128_GCM_SHA256]}"));
+  EXPECT_EQ(error, place + "cipher_suites[1]: \"TLS_AES_128_GCM_SHA256\" is not known");
+  EXPECT_FALSE(upstream("{ecdh_curves: [X25519, P-257]}"));
+  EXPECT_EQ(error, place + "ecdh_curves[1]: \"P-257\" is not known");
+  EXPECT_FALSE(upstream("{signature_algorithms: [md5]}"));
+  EXPECT_EQ(error, place + "signature_algorithms[0]: \"md5\" is not known");
+  EXPECT_FALSE(upstream("{compliance_policies: [CNSA2_202603]}"));
+  EXPECT_EQ(error, "transport_socket.typed_config.common_tls_context.tls_params.compliance_policies[0]: only FIPS_202205 is supported");
+  EXPECT_FALSE(upstream("{tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_2}"));
+  EXPECT_EQ(error, place + "the minimum version is above the maximum");
+}
+
 TEST_F(Translate, Secrets) {
   auto s = Sec("{name: s, tls_certificate: {certificate_chain: {inline_string: C}, private_key: {filename: /k}}}");
   ASSERT_TRUE(s) << error;
@@ -538,8 +565,11 @@ TEST_F(Translate, Secrets) {
   ASSERT_TRUE(s) << error;
   EXPECT_EQ(s->kind, model::Secret::kValidation);
   EXPECT_EQ(s->trusted_ca.value, "ROOT");
-  EXPECT_FALSE(Sec("{name: r, validation_context: {trusted_ca: {inline_string: x}, crl: {inline_string: y}}}"));
-  EXPECT_EQ(error, "validation_context.crl: not supported");
+  s = Sec("{name: r, validation_context: {trusted_ca: {inline_string: x}, crl: {filename: /y}}}");
+  ASSERT_TRUE(s) << error;
+  EXPECT_EQ(s->crl.value, "/y");
+  EXPECT_FALSE(Sec("{name: r, validation_context: {trusted_ca: {inline_string: x}, crl: {inline_string: y}, only_verify_leaf_cert_crl: true}}"));
+  EXPECT_EQ(error, "validation_context.only_verify_leaf_cert_crl: not supported");
   EXPECT_FALSE(Sec("{name: r, generic_secret: {secret: {inline_string: x}}}"));
 }
 

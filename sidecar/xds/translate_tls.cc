@@ -40,10 +40,22 @@ uint16_t Version(const Ctx& c, tls3::TlsParameters::TlsProtocol v, uint16_t fall
   }
 }
 
+void FillParameters(const Ctx& c, const tls3::TlsParameters& p, tls::Parameters& to) {
+  to.min_version = Version(c / "tls_minimum_protocol_version", p.tls_minimum_protocol_version(), 0x0303);
+  to.max_version = Version(c / "tls_maximum_protocol_version", p.tls_maximum_protocol_version(), 0x0304);
+  if (to.min_version > to.max_version) return c.Fail("the minimum version is above the maximum");
+  to.cipher_suites.assign(p.cipher_suites().begin(), p.cipher_suites().end());
+  to.groups.assign(p.ecdh_curves().begin(), p.ecdh_curves().end());
+  to.signature_algorithms.assign(p.signature_algorithms().begin(), p.signature_algorithms().end());
+  for (int i = 0; i < p.compliance_policies_size(); ++i) {
+    if (p.compliance_policies(i) == tls3::TlsParameters::FIPS_202205) to.fips_202205 = true;
+    else (c / "compliance_policies")[i].Fail("only FIPS_202205 is supported");
+  }
+  if (auto known = tls::Check(to); !known) c.Fail(known.error().ToString());
+}
+
 void FillCommon(const Ctx& c, const tls3::CommonTlsContext& p, model::TlsConfig& to) {
-  to.min_version = Version(c / "tls_params.tls_minimum_protocol_version", p.tls_params().tls_minimum_protocol_version(), 0x0303);
-  to.max_version = Version(c / "tls_params.tls_maximum_protocol_version", p.tls_params().tls_maximum_protocol_version(), 0x0304);
-  if (to.min_version > to.max_version) (c / "tls_params").Fail("the minimum version is above the maximum");
+  FillParameters(c / "tls_params", p.tls_params(), to.parameters);
   if (p.tls_certificates_size() > 1) (c / "tls_certificates").Fail("more than one certificate is not supported");
   if (p.tls_certificates_size() == 1) FillCertificate((c / "tls_certificates")[0], p.tls_certificates(0), to.certificate_chain, to.private_key);
   if (p.tls_certificate_sds_secret_configs_size() > 1) (c / "tls_certificate_sds_secret_configs").Fail("more than one certificate is not supported");
@@ -89,10 +101,11 @@ void FillValidation(const Ctx& c, const tls3::CertificateValidationContext& v, m
   to.has_validation = true;
   if (v.has_trusted_ca()) to.trusted_ca = ToSource(c / "trusted_ca", v.trusted_ca());
   else if (v.has_system_root_certs()) to.trusted_ca = {model::DataSource::kFile, kSystemRoots};
+  if (v.has_crl()) to.crl = ToSource(c / "crl", v.crl());
   auto refuse = [&](const char* field, bool set) { if (set) (c / field).Fail("not supported"); };
   refuse("verify_certificate_spki", v.verify_certificate_spki_size() > 0);
   refuse("verify_certificate_hash", v.verify_certificate_hash_size() > 0);
-  refuse("crl", v.has_crl());
+  refuse("only_verify_leaf_cert_crl", v.only_verify_leaf_cert_crl());
   refuse("custom_validator_config", v.has_custom_validator_config());
   refuse("ca_certificate_provider_instance", v.has_ca_certificate_provider_instance());
   refuse("allow_expired_certificate", v.allow_expired_certificate());
@@ -132,6 +145,7 @@ std::shared_ptr<const model::TlsConfig> ToTls(const Ctx& c, const core::Transpor
     auto p = Unpack<tls3::UpstreamTlsContext>(tc, s.typed_config());
     FillCommon(tc / "common_tls_context", p.common_tls_context(), *out);
     out->sni = p.sni();
+    if (p.has_max_session_keys()) out->max_sessions = p.max_session_keys().value();
     out->key = "u" + Fingerprint(p);
     if (p.sni().size() > 255) (tc / "sni").Fail("is longer than 255 characters");
     if (p.auto_host_sni() || p.auto_sni_san_validation()) tc.Fail("auto_host_sni and auto_sni_san_validation are not supported");
@@ -139,6 +153,9 @@ std::shared_ptr<const model::TlsConfig> ToTls(const Ctx& c, const core::Transpor
     auto p = Unpack<tls3::DownstreamTlsContext>(tc, s.typed_config());
     FillCommon(tc / "common_tls_context", p.common_tls_context(), *out);
     out->require_client_certificate = p.require_client_certificate().value();
+    out->parameters.client_order = p.prefer_client_ciphers();
+    out->tickets = !p.disable_stateless_session_resumption();
+    if (p.has_session_timeout()) out->session_lifetime_s = static_cast<uint32_t>(p.session_timeout().seconds());
     out->key = "d" + Fingerprint(p);
     if (!out->certificate_chain && out->certificate_sds.empty()) (tc / "common_tls_context").Fail("a server needs a certificate");
     if (out->require_client_certificate && !out->trusted_ca && out->validation_sds.empty())
@@ -161,7 +178,7 @@ base::Result<std::shared_ptr<const model::Secret>> TranslateSecret(const tls3::S
     model::TlsConfig t;
     FillValidation(c / "validation_context", p.validation_context(), t);
     out->kind = model::Secret::kValidation;
-    out->trusted_ca = t.trusted_ca, out->peer_sans = t.peer_sans;
+    out->trusted_ca = t.trusted_ca, out->crl = t.crl, out->peer_sans = t.peer_sans;
   } else {
     c.Fail("secret \"" + p.name() + "\": only tls_certificate and validation_context are supported");
   }
@@ -201,6 +218,7 @@ base::Result<tls::ContextConfig> MakeContextConfig(const model::TlsConfig& tls, 
   if (auto s = read(chain, out.certificate_chain_pem); !s) return std::move(s.error()).In("certificate_chain");
   if (auto s = read(key, out.private_key_pem); !s) return std::move(s.error()).In("private_key");
   if (auto s = read(roots, out.trusted_ca_pem); !s) return std::move(s.error()).In("trusted_ca");
+  if (auto s = read(validation && validation->crl ? validation->crl : tls.crl, out.crl_pem); !s) return std::move(s.error()).In("crl");
   if (!tls.validation_sds.empty() && out.trusted_ca_pem.empty()) return base::Error("the secret has no trusted_ca").In("trusted_ca");
   out.peer_sans = tls.peer_sans;
   // As Envoy: the names of a secret are added to those of the default context.
@@ -208,7 +226,8 @@ base::Result<tls::ContextConfig> MakeContextConfig(const model::TlsConfig& tls, 
   out.require_peer_certificate = tls.require_client_certificate;
   out.alpn = tls.alpn;
   out.sni = tls.sni;
-  out.min_version = tls.min_version, out.max_version = tls.max_version;
+  out.parameters = tls.parameters;
+  out.tickets = tls.tickets, out.session_lifetime_s = tls.session_lifetime_s, out.max_sessions = tls.max_sessions;
   out.spiffe = tls.spiffe;
   return out;
 }

@@ -134,7 +134,7 @@ TEST(CompiledConfig, InboundRefusesPlaintextAndStrangers) {
     ASSERT_TRUE(chain->tls);
     EXPECT_TRUE(chain->tls->require_client_certificate);
     EXPECT_TRUE(chain->tls->spiffe);
-    EXPECT_EQ(chain->tls->min_version, 0x0304);
+    EXPECT_EQ(chain->tls->parameters.min_version, 0x0304);
   }
 }
 
