@@ -40,6 +40,7 @@ void ClusterStats::Ids::Define(const std::string& cluster, bool outlier) {
 
 void ClusterStats::Update(const model::ConfigSnapshot& snapshot) {
   base::Cells& out = base::Cells::Local();
+  certificates_.Update(snapshot);
   ++round_;
   for (const auto& entry : snapshot.clusters) {
     const std::string& name = entry->config->name;

@@ -12,6 +12,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "sidecar/admin/certificate_stats.h"
 #include "sidecar/base/stats.h"
 #include "sidecar/cluster/cells.h"
 #include "sidecar/model/snapshot.h"
@@ -34,6 +35,7 @@ class ClusterStats {
     uint64_t round = 0;
   };
   std::unordered_map<std::string, Ids> clusters_;
+  CertificateStats certificates_;  // theirs, and the listeners'
   uint64_t round_ = 0;
 };
 

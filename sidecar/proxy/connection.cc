@@ -189,6 +189,11 @@ void Connection::RecordRefusal(ResponseFlag flag, const char* detail, std::strin
   // Who asked for a proven identity: the TLS mode the chain was made by.
   if (!tls_failure.empty() && chain_) r.policy = chain_->weft.policy, r.policy_revision = chain_->weft.revision;
   if (core_->options().all_records) MintTrace(r);
+  if (chain_ && chain_->istio_stats) {
+    IstioSubject s = SubjectOf(*this, *chain_->istio_stats);
+    s.protocol = IstioSubject::kTcp, s.flags = r.flags;
+    base::Cells::Local().Add(core_->istio_stats().Opened(s).closed);
+  }
   core_->Finish(std::move(owned));
 }
 

@@ -202,7 +202,10 @@ base::Result<std::shared_ptr<const Context>> Build(const ContextConfig& config, 
   if (has_cert) {
     auto loaded = LoadCertificate(*c);
     if (!loaded) return std::move(loaded.error());
-    if (auto leaf = ParseLeafPem(config.certificate_chain_pem)) c->names = {std::move(leaf->uri_sans), std::move(leaf->subject)};
+    if (auto leaf = ParseLeafPem(config.certificate_chain_pem)) {
+      c->names = {std::move(leaf->uri_sans), std::move(leaf->subject)};
+      c->not_after_s = leaf->not_after_unix_s;
+    }
   }
   if (!config.trusted_ca_pem.empty() || !config.pinned_root_spki_sha256.empty()) {
     auto loaded = LoadRoots(*c);

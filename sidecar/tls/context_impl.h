@@ -20,6 +20,7 @@ class ContextImpl final : public Context {
  public:
   ContextConfig config;
   LocalNames names;
+  int64_t not_after_s = 0;
   bool server = false;
   bool has_roots = false;
   bssl::UniquePtr<X509_STORE> roots;
@@ -28,6 +29,7 @@ class ContextImpl final : public Context {
   bssl::UniquePtr<SSL_CTX> ctx;
   base::Clock* clock = base::Clock::Real();
 
+  int64_t not_after_unix_s() const override { return not_after_s; }
   int64_t NowUnixS() const { return static_cast<int64_t>(clock->UnixNs() / base::kSecond); }
 
   // Client sessions by key: the one part that changes, hence the lock (taken once a handshake).

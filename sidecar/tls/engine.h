@@ -69,6 +69,7 @@ class Context {
   static base::Result<std::shared_ptr<const Context>> Client(const ContextConfig& config);
   static base::Result<std::shared_ptr<const Context>> Server(const ContextConfig& config);
   virtual ~Context() = default;
+  virtual int64_t not_after_unix_s() const = 0;  // when our own certificate ends; 0: there is none
 };
 
 // Who the peer proved to be.

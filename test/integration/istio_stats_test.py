@@ -1,6 +1,6 @@
 """Istio's standard metrics between two sidecars with mutual TLS, both of whom report: exact labels, HTTP, gRPC and TCP; that
 what public dashboards ask for is there; and the address that serves nothing but /stats/prometheus."""
-import http.client, http.server, re, socket, threading, unittest
+import datetime, http.client, http.server, re, socket, threading, unittest
 
 from cases import *
 from envoy_config import *
@@ -84,6 +84,7 @@ class TwoSidecars(unittest.TestCase):
     def setUpClass(cls):
         certs = Certs()
         a, b = (certs.leaf(n, "URI:spiffe://mesh/ns/%s/sa/%s" % (ns, n)) for n, ns in (("front", "shop"), ("back", "pay")))
+        cls.certificate = a[0]
         app, grpc, tcp = Backend("app"), http.server.ThreadingHTTPServer(("127.0.0.1", 0), Grpc), echo()
         threading.Thread(target=grpc.serve_forever, daemon=True).start()
         peer = {"prefix": "spiffe://mesh/"}
@@ -175,6 +176,20 @@ class TwoSidecars(unittest.TestCase):
             self.counted(sidecar, "tcp_received_bytes_total", tcp, 1001)
             self.counted(sidecar, "tcp_sent_bytes_total", tcp, 2002)
 
+    def test_tcp_that_was_refused(self):
+        c = socket.create_connection(("127.0.0.1", self.back.port("tcp")))  # no certificate
+        c.sendall(b"hello, this is not TLS")
+        c.settimeout(10)
+        try:
+            while c.recv(100):
+                pass
+        except ConnectionResetError:
+            pass
+        (labels, closed), = wait_for("counted", lambda: labels_of(self.back, "tcp_connections_closed_total", source_principal="unknown"))
+        told = ("reporter", "source_workload_namespace", "destination_principal", "destination_workload", "connection_security_policy")
+        self.assertEqual([labels[k] for k in told], ["destination", "unknown", "spiffe://mesh/ns/pay/sa/back", "back-v2", "none"])
+        self.assertEqual(closed, 1)
+
     def test_what_dashboards_ask_for_is_there(self):
         self.front.get("/status/200", "http")
         socket.create_connection(("127.0.0.1", self.front.port("tcp"))).close()
@@ -190,6 +205,16 @@ class TwoSidecars(unittest.TestCase):
                 self.assertFalse(missing, (name, missing))
                 self.assertEqual({"response_code", "grpc_response_status"} <= found[name].keys(), metric in HTTP)
                 self.assertEqual("le" in found[name], name.endswith("_bucket"))
+
+    def test_when_certificates_end(self):
+        with open(self.certificate) as f:
+            end = run("openssl", "x509", "-noout", "-enddate", "-dateopt", "iso_8601", input=f.read()).stdout
+        found = {n: l for n, l, v in samples(self.front.admin("/stats/prometheus")[1]) if n.endswith("expiration_unix_time_seconds") and l["envoy_cluster_name"] == "http"
+                 and datetime.datetime.fromtimestamp(v, datetime.timezone.utc).strftime("notAfter=%Y-%m-%d %H:%M:%SZ") == end.strip()}
+        self.assertEqual(found, {"envoy_cluster_ssl_certificate_expiration_unix_time_seconds": {
+            "envoy_tls_certificate": "unnamed_cert_e3b0c442", "envoy_cluster_name": "http"}})
+        (name, labels), = [(n, l) for n, l, _ in samples(self.back.admin("/stats/prometheus")[1]) if n.startswith("envoy_listener_ssl_certificate_")][:1]
+        self.assertEqual((name, labels["envoy_listener_address"]), ("envoy_listener_ssl_certificate_expiration_unix_time_seconds", "127.0.0.1_0"))
 
     def test_the_address_for_prometheus_serves_nothing_else(self):
         def ask(path, method="GET"):

@@ -12,9 +12,10 @@
 #include <string>
 
 int main(int argc, char** argv) {
-  std::string config;
+  std::string config, metrics;
   for (int i = 1; i + 1 < argc; i++) {
     if (strcmp(argv[i], "-c") == 0) config = argv[i + 1];
+    if (strcmp(argv[i], "--prometheus-address") == 0) metrics = argv[i + 1];
   }
   std::ifstream in(config);
   const auto bootstrap = nlohmann::json::parse(in);
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   if (bind(listener, reinterpret_cast<sockaddr*>(&a), sizeof a) != 0 || listen(listener, 16) != 0) return 3;
   std::ofstream log(path + ".log", std::ios::app);
   log << "started uid " << getuid() << " token " << std::ifstream(token_file).good() << std::endl;
+  if (!metrics.empty()) log << "metrics " << metrics << std::endl;
   const unsigned mark = 0x539;
   const int s = socket(AF_INET, SOCK_STREAM, 0);
   log << "mark " << setsockopt(s, SOL_SOCKET, SO_MARK, &mark, sizeof mark) << std::endl;

@@ -103,10 +103,10 @@ TEST_F(WeftRun, TheApplicationHasNoRightsAndSeesNoSecrets) {
 }
 
 TEST_F(WeftRun, SidecarHasItsOwnUserMayMarkAndIsToldAboutTheApplication) {
-  const pid_t pid = Start("--ready tcp", "python3 -m http.server 8000 --bind 127.0.0.1");
+  const pid_t pid = Start("--ready tcp --prometheus-port 15090", "python3 -m http.server 8000 --bind 127.0.0.1");
   const Instance i = Await([&](const Instance& x) { return AdminLog(x).find("/healthcheck/ok") != std::string::npos; });
   const std::string log = AdminLog(i);
-  EXPECT_EQ(log.substr(0, log.find("POST")), "started uid 300002 token 1\nmark 0\n");
+  EXPECT_EQ(log.substr(0, log.find("POST")), "started uid 300002 token 1\nmetrics 10.77.0.2:15090\nmark 0\n");
   EXPECT_FALSE(std::filesystem::exists(dir_ + "/run/" + i.id + "/sidecar/token")) << "a spent token stays on disk";
   kill(pid, SIGTERM);
   int status = 0;
