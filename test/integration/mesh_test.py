@@ -52,6 +52,7 @@ def test_join_serve_renew_and_outlive_the_server():
     assert status["mesh"]["joined"] and status["mesh"]["identity"] == "spiffe://weft.local/ns/default/sa/cart", status
     assert {"outbound", "inbound"} <= {line.split("::")[0] for line in s.admin("/listeners")[1].splitlines()}, s.admin("/listeners")
     assert not s.json("/weft/status")["mesh"]["endpoint_active"]
+    assert 'istio_build{component="proxy"' in s.admin("/stats/prometheus")[1]  # the server's listeners count Istio's metrics
     assert s.admin("/healthcheck/ok", "POST")[0] == 200
     wait_for("callers are sent here", lambda: s.json("/weft/status")["mesh"]["endpoint_active"])
     wait_for("own endpoint came back by EDS", lambda: "127.0.0.1:15006" in s.admin("/clusters")[1] or ":%d::" % b.port in s.admin("/clusters")[1])
