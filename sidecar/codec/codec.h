@@ -104,6 +104,9 @@ struct Limits {  // defaults of reliability section 2; an explicit Envoy field o
   bool accept_http_10 = false;
   bool allow_connect_protocol = false;               // RFC 8441, server: advertise
   bool enable_trailers = true;
+  // HTTP/1: how names of fields are written. kProper: "X-Color". kKeep: as the message came, whose names are noted when it is read
+  // (Envoy's preserve_case), other names in lower case; kKeepProper: other names as kProper.
+  enum HeaderCase : uint8_t { kLower, kProper, kKeep, kKeepProper } header_case = kLower;
   bool answer_expect = true;                         // server: "expect: 100-continue" is answered here and goes no further
 };
 

@@ -174,14 +174,16 @@ void Http1Client::SendHead(StreamId id, const http::HeaderMap& head, bool end) {
   Put(upgrade_ ? std::string_view("GET") : method);
   Put(" ");
   Put(target);
-  Put(" HTTP/1.1\r\nhost: ");
+  BeginPut(head);
+  Put(" HTTP/1.1\r\n"), PutName("host"), Put(": ");
   Put(authority);
   Put("\r\n");
   PutFields(head);
   if (upgrade_) {
-    Put("connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: ");
-    Put(NewWebSocketKey(key_));
-    Put(head.Get("sec-websocket-version") ? "\r\n\r\n" : "\r\nsec-websocket-version: 13\r\n\r\n");
+    PutName("connection"), Put(": upgrade\r\n"), PutName("upgrade"), Put(": websocket\r\n"), PutName("sec-websocket-key"), Put(": ");
+    Put(NewWebSocketKey(key_)), Put("\r\n");
+    if (!head.Get("sec-websocket-version")) PutName("sec-websocket-version"), Put(": 13\r\n");
+    Put("\r\n");
     framing_ = Framing::kTunnel;
     return Flush();
   }
@@ -196,10 +198,10 @@ void Http1Client::SendHead(StreamId id, const http::HeaderMap& head, bool end) {
   if (has_length || (end && (method == "POST" || method == "PUT" || method == "PATCH"))) {
     framing_ = Framing::kLength;
     send_left_ = length;
-    Put("content-length: "), PutNumber(length, 10), Put("\r\n");
+    PutName("content-length"), Put(": "), PutNumber(length, 10), Put("\r\n");
   } else if (!end) {
     framing_ = Framing::kChunked;
-    Put("transfer-encoding: chunked\r\n");
+    PutName("transfer-encoding"), Put(": chunked\r\n");
   }
   Put("\r\n");
   Flush();

@@ -108,6 +108,15 @@ class Http1Codec : public Codec {
     room_used_ += s.size();
   }
   void PutSlowly(std::string_view s);
+  void BeginPut(const http::HeaderMap& head) {  // before a head's first name
+    spellings_ = head.spellings();
+    styled_ = spellings_ || limits_.header_case == Limits::kProper;
+  }
+  void PutName(std::string_view lower) {
+    if (styled_) [[unlikely]] return PutStyled(lower);
+    Put(lower);
+  }
+  void PutStyled(std::string_view lower);
   void PutNumber(uint64_t v, int base);
   void PutField(const http::HeaderMap::Entry& e);
   void PutFields(const http::HeaderMap& head);  // all that may be sent; not framing, connection or handshake fields
@@ -129,6 +138,8 @@ class Http1Codec : public Codec {
   bool discard_ = false;    // the body is read but not delivered
   bool line_done_ = false;  // line_ holds a line that was handed out
   bool last_stored_ = false, last_framing_ = false;
+  bool styled_ = false;     // names of the head being written are not simply in lower case
+  const http::Spellings* spellings_ = nullptr;  // of that head
   uint8_t empty_lines_ = 0;
   uint8_t interims_ = 0;
   StreamId id_ = 0;

@@ -200,6 +200,7 @@ bool Http1Codec::Field(std::string_view line) {
   last_stored_ = last_framing_ = false;
   if (name.empty()) return true;
   http::HeaderMap& head = inbound_->head;
+  if (limits_.header_case >= Limits::kKeep) [[unlikely]] head.Spell(line.substr(0, name.size()), limits_.header_case == Limits::kKeepProper);
   const Token t = http::FindToken(name);
   switch (t) {
     case Token::kCustom:

@@ -192,6 +192,7 @@ void Http1Server::SendHead(StreamId id, const http::HeaderMap& head, bool end) {
   Put(" ");
   Put(http::ReasonPhrase(shown));
   Put("\r\n");
+  BeginPut(head);
   PutFields(head);
   if (interim) {
     Put("\r\n");
@@ -203,7 +204,7 @@ void Http1Server::SendHead(StreamId id, const http::HeaderMap& head, bool end) {
   if (tunnel) {
     if (upgrade_) {
       char accept[kWebSocketAcceptLength];
-      Put("connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: ");
+      PutName("connection"), Put(": upgrade\r\n"), PutName("upgrade"), Put(": websocket\r\n"), PutName("sec-websocket-accept"), Put(": ");
       Put(WebSocketAccept(websocket_, accept));
       Put("\r\n");
     }
@@ -226,23 +227,23 @@ void Http1Server::SendHead(StreamId id, const http::HeaderMap& head, bool end) {
     framing_ = Framing::kNone;
   } else if (head_request_) {
     framing_ = Framing::kNone;
-    if (has_length) Put("content-length: "), PutNumber(length, 10), Put("\r\n");
+    if (has_length) PutName("content-length"), Put(": "), PutNumber(length, 10), Put("\r\n");
   } else if (has_length || end) {
     framing_ = Framing::kLength;
     send_left_ = length;
-    Put("content-length: "), PutNumber(length, 10), Put("\r\n");
+    PutName("content-length"), Put(": "), PutNumber(length, 10), Put("\r\n");
     cut = end && length > 0;
   } else if (!http10_) {
     framing_ = Framing::kChunked;
-    Put("transfer-encoding: chunked\r\n");
+    PutName("transfer-encoding"), Put(": chunked\r\n");
   } else {
     framing_ = Framing::kUntilEof;
     close_after_ = true;
   }
   if (close_after_) {
-    Put("connection: close\r\n");
+    PutName("connection"), Put(": close\r\n");
   } else if (http10_) {
-    Put("connection: keep-alive\r\n");
+    PutName("connection"), Put(": keep-alive\r\n");
   }
   Put("\r\n");
   Flush();

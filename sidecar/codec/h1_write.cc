@@ -27,10 +27,25 @@ void Http1Codec::Flush() {
   room_ = {}, room_used_ = 0;
 }
 
+// As the message was written; else, where wanted, every letter after something else than a letter or digit is a capital, as Envoy.
+void Http1Codec::PutStyled(std::string_view lower) {
+  if (spellings_) {
+    const std::string_view own = spellings_->Find(lower);
+    if (!own.empty() || !spellings_->proper) return Put(own.empty() ? lower : own);
+  }
+  bool capital = true;
+  for (char c : lower) {
+    const bool letter = c >= 'a' && c <= 'z';
+    if (capital && letter) c = static_cast<char>(c - 'a' + 'A');
+    capital = !letter && !(c >= '0' && c <= '9');
+    Put({&c, 1});
+  }
+}
+
 void Http1Codec::PutField(const http::HeaderMap::Entry& e) {
   const std::string_view name = e.name(), value = e.value();
-  if (room_.size() - room_used_ < name.size() + value.size() + 4) {
-    Put(name), Put(": "), Put(value), Put("\r\n");
+  if (styled_ || room_.size() - room_used_ < name.size() + value.size() + 4) {
+    PutName(name), Put(": "), Put(value), Put("\r\n");
     return;
   }
   char* at = room_.data() + room_used_;
@@ -105,6 +120,7 @@ void Http1Codec::SendTrailers(StreamId id, const http::HeaderMap& trailers) {
   if (id != id_ || !inbound_ || !sent_head_ || sent_end_ || closing_) return;
   if (framing_ == Framing::kChunked) {
     Put("0\r\n");
+    styled_ = false;  // as Envoy
     for (const auto& e : trailers) {
       if (limits_.enable_trailers && SendableTrailer(e)) {
         PutField(e);

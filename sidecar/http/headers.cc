@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "sidecar/http/authority.h"
+
 namespace weft::http {
 
 void HeaderMap::Grow(size_t n) {
@@ -168,11 +170,27 @@ void HeaderMap::CopyTo(HeaderMap& to) const {
   memcpy(to.memory_.get() + to.capacity_ - fields, memory_.get() + capacity_ - fields, fields);
   to.text_ = text_, to.count_ = count_;
   to.live_ = live_, to.bytes_ = bytes_, to.present_ = present_;
+  if (spellings_) to.spellings_ = std::make_unique<Spellings>(*spellings_);
 }
 
 void HeaderMap::Swap(HeaderMap& o) noexcept {
   std::swap(memory_, o.memory_), std::swap(capacity_, o.capacity_), std::swap(text_, o.text_), std::swap(count_, o.count_);
-  std::swap(live_, o.live_), std::swap(bytes_, o.bytes_), std::swap(present_, o.present_);
+  std::swap(live_, o.live_), std::swap(bytes_, o.bytes_), std::swap(present_, o.present_), std::swap(spellings_, o.spellings_);
+}
+
+std::string_view Spellings::Find(std::string_view lower_name) const {
+  for (std::string_view rest = names; !rest.empty();) {
+    const std::string_view name = rest.substr(0, rest.find('\n'));
+    if (EqualsIgnoreCase(name, lower_name)) return name;
+    rest.remove_prefix(name.size() + 1);
+  }
+  return {};
+}
+
+void HeaderMap::Spell(std::string_view name, bool proper_otherwise) {
+  if (!spellings_) spellings_ = std::make_unique<Spellings>();
+  spellings_->proper = proper_otherwise;
+  spellings_->Add(name);
 }
 
 std::string HeaderMap::ToString() const {

@@ -20,6 +20,14 @@
 
 namespace weft::http {
 
+// How the names of a message's fields were written before they were lowered; kept only where the configuration asks for it.
+struct Spellings {
+  std::string names;    // "Host\nX-Color\n"
+  bool proper = false;  // names that the message did not have are written as "Proper-Case", not in lower case
+  void Add(std::string_view name) { names.append(name).push_back('\n'); }
+  std::string_view Find(std::string_view lower_name) const;  // the first spelling; "" when there is none
+};
+
 class HeaderMap {
  public:
   struct Entry {
@@ -60,7 +68,10 @@ class HeaderMap {
   size_t bytes() const { return bytes_; } // names + values
   size_t memory() const { return capacity_; }
   bool empty() const { return live_ == 0; }
-  void Clear() { text_ = count_ = live_ = bytes_ = 0, present_ = 0; }
+  void Clear() {
+    text_ = count_ = live_ = bytes_ = 0, present_ = 0;
+    if (spellings_) [[unlikely]] spellings_->names.clear();
+  }
 
   void Add(Token token, std::string_view value);
   void Add(std::string_view lower_name, std::string_view value);  // finds the token itself
@@ -68,6 +79,10 @@ class HeaderMap {
   void Set(std::string_view lower_name, std::string_view value);
   void Remove(Token token);
   void Remove(std::string_view lower_name);
+
+  // Notes how a name of this message was written.
+  void Spell(std::string_view name, bool proper_otherwise);
+  const Spellings* spellings() const { return spellings_ && !spellings_->names.empty() ? spellings_.get() : nullptr; }
 
   // Appends " more" to the value of the field added last (an HTTP/1 folded line); nothing may have changed since.
   void ExtendLast(std::string_view more);
@@ -119,6 +134,7 @@ class HeaderMap {
   std::unique_ptr<char[]> memory_;  // text from the front, fields from the back
   uint32_t capacity_ = 0, text_ = 0, count_ = 0;
   uint32_t live_ = 0, bytes_ = 0;
+  std::unique_ptr<Spellings> spellings_;  // null: nobody asked
   uint64_t present_ = 0;         // a bit for each known token in the map: most look-ups are for what is not there
 };
 

@@ -48,6 +48,7 @@ PathOutcome NormalizePath(std::string_view target, const PathOptions& options, s
   if (Plain(path, options.merge_slashes)) return PathOutcome::kUnchanged;
 
   // First escapes and backslashes, then segments: "%2e%2e\" is a dot segment like any other.
+  bool unescaped = false;
   std::string flat;
   flat.reserve(path.size());
   for (size_t i = 0; i < path.size(); ++i) {
@@ -61,7 +62,10 @@ PathOutcome NormalizePath(std::string_view target, const PathOptions& options, s
       const int c = hi * 16 + lo;
       if (hi < 0 || lo < 0 || c == 0) return PathOutcome::kInvalid;
       if (options.reject_encoded_slash && (c == '/' || c == '\\')) return PathOutcome::kEncodedSlash;
-      if (Unreserved(c)) {
+      if (options.unescape_slash && (c == '/' || c == '\\')) {
+        flat.push_back('/');
+        unescaped = true;
+      } else if (Unreserved(c)) {
         flat.push_back(static_cast<char>(c));
       } else {
         flat.append(path.substr(i, 3));
@@ -93,6 +97,7 @@ PathOutcome NormalizePath(std::string_view target, const PathOptions& options, s
   }
   if (out.empty()) out.push_back('/');
   if (q != std::string_view::npos) out.append(target.substr(q));
+  if (unescaped) return PathOutcome::kUnescaped;
   return out == target ? PathOutcome::kUnchanged : PathOutcome::kChanged;
 }
 

@@ -27,6 +27,7 @@ bool ValidTarget(std::string_view target);
 struct PathOptions {
   bool merge_slashes = false;         // "//" becomes "/"
   bool reject_encoded_slash = false;  // %2f and %5c are refused: wanted wherever a path policy applies
+  bool unescape_slash = false;        // they become "/"
 };
 
 enum class PathOutcome : uint8_t {
@@ -34,10 +35,11 @@ enum class PathOutcome : uint8_t {
   kChanged,
   kInvalid,       // %00 or a broken percent escape in the path
   kEncodedSlash,  // only with reject_encoded_slash
+  kUnescaped,     // kChanged, among others by unescape_slash
 };
 
 // Resolves dot segments (also written %2e), turns '\' into '/', decodes escapes of unreserved characters. The query is
-// kept byte for byte. target starts with '/'. On kChanged, out holds the whole new target.
+// kept byte for byte. target starts with '/'. On kChanged and kUnescaped, out holds the whole new target.
 PathOutcome NormalizePath(std::string_view target, const PathOptions& options, std::string& out);
 
 }  // namespace weft::http

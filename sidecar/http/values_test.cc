@@ -58,6 +58,29 @@ TEST(Path, Normalize) {
   }
 }
 
+TEST(Path, UnescapedSlashes) {
+  struct {
+    const char *in, *out;
+    PathOutcome outcome;
+  } rows[] = {
+      {"/a%2fb?x=%2f", "/a/b?x=%2f", PathOutcome::kUnescaped},
+      {"/a%5C..%2Fb", "/b", PathOutcome::kUnescaped},
+      {"/a/%2e%2e%2fb", "/b", PathOutcome::kUnescaped},
+      {"/a/../b", "/b", PathOutcome::kChanged},
+      {"/a%252fb", "", PathOutcome::kUnchanged},
+      {"/a?b=%2f", "", PathOutcome::kUnchanged},
+  };
+  for (const auto& r : rows) {
+    std::string out;
+    PathOptions options;
+    options.unescape_slash = true;
+    EXPECT_EQ(NormalizePath(r.in, options, out), r.outcome) << r.in;
+    if (r.outcome != PathOutcome::kUnchanged) {
+      EXPECT_EQ(out, r.out) << r.in;
+    }
+  }
+}
+
 TEST(Path, TargetAndSplit) {
   EXPECT_TRUE(ValidTarget("/a?b=c&d=[1]"));
   for (const char* bad : {"", "/a b", "/a#b", "/a\x80", "/a\x7f", "/a\tb"}) EXPECT_FALSE(ValidTarget(bad)) << bad;

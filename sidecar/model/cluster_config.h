@@ -29,7 +29,7 @@ struct Http1Options {
   bool allow_absolute_url = true;
   bool enable_trailers = false;
   bool allow_chunked_length = false;
-  bool preserve_case = false;
+  enum HeaderCase : uint8_t { kLower, kProper, kKeep, kKeepProper } header_case = kLower;  // as codec::Limits
 };
 struct HttpCommonOptions {
   std::optional<uint64_t> idle_timeout_ns;     // 0: none

@@ -83,6 +83,11 @@ struct LocalRateLimitConfig {
   std::string key;
 };
 
+// The whole request before anything of it goes on; more is refused.
+struct BufferConfig {
+  uint32_t max_request_bytes = 0;
+};
+
 struct RouterConfig {
   bool suppress_envoy_headers = false;
   bool start_child_span = false;
@@ -105,7 +110,7 @@ struct IstioStats {
 struct HttpFilter {
   std::string name;  // instance name: the key of typed_per_filter_config
   std::variant<std::shared_ptr<const RbacConfig>, std::shared_ptr<const FaultConfig>,
-               std::shared_ptr<const LocalRateLimitConfig>, std::shared_ptr<const RouterConfig>> config;
+               std::shared_ptr<const LocalRateLimitConfig>, std::shared_ptr<const BufferConfig>, std::shared_ptr<const RouterConfig>> config;
   bool disabled = false;  // off unless a route turns it on
   uint8_t index = 0;      // place in the chain
 };
@@ -115,7 +120,7 @@ struct PerFilterConfig {
   std::string name;
   bool disabled = false;
   std::variant<std::monostate, std::shared_ptr<const RbacConfig>, std::shared_ptr<const FaultConfig>,
-               std::shared_ptr<const LocalRateLimitConfig>> config;  // monostate with disabled = false: enable as configured
+               std::shared_ptr<const LocalRateLimitConfig>, std::shared_ptr<const BufferConfig>> config;  // monostate with disabled = false: enable as configured
 };
 
 // Finds the entry for a filter instance; null when there is none. Scopes are asked innermost first.

@@ -16,6 +16,7 @@ codec::Limits LimitsOf(const model::Cluster& c) {
   if (h2.initial_connection_window) l.connection_window = h2.initial_connection_window;
   if (c.common.max_headers_count) l.max_header_count = c.common.max_headers_count;
   if (c.common.max_response_headers_kb) l.max_header_bytes = c.common.max_response_headers_kb * 1024;
+  l.header_case = static_cast<codec::Limits::HeaderCase>(c.http1.header_case);
   return l;
 }
 

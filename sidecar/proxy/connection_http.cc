@@ -20,6 +20,7 @@ codec::Limits LimitsOf(const model::HttpConnectionManager& h) {
   if (h.http2.initial_stream_window) l.stream_window = h.http2.initial_stream_window;
   if (h.http2.initial_connection_window) l.connection_window = h.http2.initial_connection_window;
   l.accept_http_10 = h.http1.accept_http_10;
+  l.header_case = static_cast<codec::Limits::HeaderCase>(h.http1.header_case);
   l.answer_expect = !h.proxy_100_continue;
   bool websocket = std::find(h.upgrades.begin(), h.upgrades.end(), "websocket") != h.upgrades.end();
   l.allow_connect_protocol = h.http2.allow_connect || websocket;

@@ -90,6 +90,7 @@ void Exchange::Advance() {
     record_->request_rx_ns = Since();
     if (cluster_) ArmRouteTimeout();
   }
+  if (phase_ == Phase::kBuffer && Gather() && RunFilters()) Route();
   if (phase_ == Phase::kAttempt) AdvanceAttempt();
   if (phase_ == Phase::kReply) PumpResponse();
   if (phase_ != Phase::kDone) MaybeFinish();
@@ -126,9 +127,17 @@ void Exchange::OnHead() {
   if (!upgrade_ && head.Value(Token::kPath).starts_with('/')) {
     http::PathOptions options;
     options.merge_slashes = hcm.merge_slashes;
-    options.reject_encoded_slash = hcm.escaped_slashes == model::HttpConnectionManager::kReject;
+    using Hcm = model::HttpConnectionManager;
+    options.reject_encoded_slash = hcm.escaped_slashes == Hcm::kReject;
+    options.unescape_slash = hcm.escaped_slashes == Hcm::kUnescapeForward || hcm.escaped_slashes == Hcm::kUnescapeRedirect;
     switch (http::NormalizePath(head.Value(Token::kPath), options, scratch_)) {
       case http::PathOutcome::kUnchanged: break;
+      case http::PathOutcome::kUnescaped:
+        if (hcm.escaped_slashes == Hcm::kUnescapeRedirect) {
+          location_ = scratch_;
+          return LocalReply(307, "path_normalization_failed", "");
+        }
+        [[fallthrough]];
       case http::PathOutcome::kChanged: head.Set(Token::kPath, scratch_); break;
       default:
         if (!conn_->http2()) conn_->codec().StartDrain();  // a malformed request ends its connection

@@ -1,6 +1,6 @@
 // One HTTP request and its response, from the first byte of the head to the record.
 //
-//   kHead -> (filters) [kDelay] -> route -> kAttempt [-> kBackoff -> kAttempt ...] -> kDone
+//   kHead -> (filters) [kDelay] [kBuffer] -> route -> kAttempt [-> kBackoff -> kAttempt ...] -> kDone
 //                          \______________ kReply (an answer of our own) ________/
 //
 // Events only set bits (codec, timers) and Wake() the exchange; Advance() is the one place that acts, run once per turn
@@ -36,7 +36,7 @@ class Exchange final : public base::ListNode {
   void ReportOpen();
 
  private:
-  enum class Phase : uint8_t { kHead, kDelay, kBackoff, kAttempt, kReply, kDone };
+  enum class Phase : uint8_t { kHead, kDelay, kBuffer, kBackoff, kAttempt, kReply, kDone };
   enum : uint8_t { kHeadTimer = 1, kRouteTimer = 2, kTryTimer = 4, kIdleTimer = 8, kWaitTimer = 16, kDurationTimer = 32 };
 
   void Advance();
@@ -48,6 +48,8 @@ class Exchange final : public base::ListNode {
   void NoteRbac(const model::RbacConfig& config, const filters::rbac::Verdict& verdict);
   bool RunFault(const model::FaultConfig& config);
   bool RunRateLimit(const model::LocalRateLimitConfig& config);
+  bool RunBuffer(const model::BufferConfig& config);
+  bool Gather();
   bool AbortByFault();
   void EndFault();
   void Route();
@@ -87,6 +89,8 @@ class Exchange final : public base::ListNode {
 
   // heads.cc
   void PrepareRequestHead();
+  void JoinLines(http::Token token);
+  void TrustForwardedFor(uint32_t skip);
   void TraceHead();
   void ForwardClientCert();
   void StripHopHeaders();
@@ -124,7 +128,7 @@ class Exchange final : public base::ListNode {
   bool holds_request_ = false, holds_retry_ = false, holds_host_ = false, fault_counted_ = false, fault_abort_due_ = false;
   bool attempt_open_ = false, head_sent_ = false, replayable_ = true;
   uint64_t started_ns_ = 0, last_activity_ns_ = 0, idle_ns_ = 0, idle_due_ns_ = 0, attempt_started_ns_ = 0, route_timeout_ns_ = 0;
-  uint64_t replay_limit_ = 64 * 1024, grpc_timeout_ns_ = 0;
+  uint64_t replay_limit_ = 64 * 1024, buffer_limit_ = 0, grpc_timeout_ns_ = 0;
   uint32_t fault_status_ = 0, local_status_ = 0;  // local_status_: of our own answer, before gRPC made it a 200
   int fault_grpc_status_ = -1;
 
@@ -146,7 +150,7 @@ class Exchange final : public base::ListNode {
   upstream::Stream stream_;        // the attempt's place upstream; its `in` is the response
   codec::Inbound reply_;           // an answer of our own
   codec::Inbound* source_ = nullptr;  // where the response comes from: &stream_.in or &reply_
-  io::Buffer replay_;              // request body sent so far, while it may be needed again
+  io::Buffer replay_;              // request body sent so far, while it may be needed again; before: gathered by the buffer filter
   io::Buffer again_;               // what a retry has to send first
   std::unique_ptr<Record> record_;
   std::string scratch_, location_;

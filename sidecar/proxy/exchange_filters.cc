@@ -49,6 +49,11 @@ bool Exchange::RunFilters() {
         go_on = RunRateLimit(c ? **c : *std::get<2>(f.config));
         break;
       }
+      case 3: {
+        auto* c = own ? std::get_if<std::shared_ptr<const model::BufferConfig>>(&own->config) : nullptr;
+        go_on = RunBuffer(c ? **c : *std::get<3>(f.config));
+        break;
+      }
       default:
         break;  // router: what follows the filters
     }
@@ -161,6 +166,34 @@ bool Exchange::RunRateLimit(const model::LocalRateLimitConfig& config) {
   return false;
 }
 
+// A tunnel has no end to wait for: it passes.
+bool Exchange::RunBuffer(const model::BufferConfig& config) {
+  if (upgrade_ || (RequestEnded() && down_.body.empty() && !(down_.bits & codec::Inbound::kTrailers))) return true;
+  buffer_limit_ = config.max_request_bytes;
+  phase_ = Phase::kBuffer;
+  return Gather();
+}
+
+// Takes what has come of the body, to be sent (and sent again) as a retry would; true: it is complete.
+bool Exchange::Gather() {
+  if (size_t n = down_.body.size()) {
+    if (replay_.size() + n > buffer_limit_) {
+      base::Cells::Local().Add(conn_->http_stats().rq_too_large);
+      replay_.Clear(), down_.body.Clear();
+      if (!conn_->http2()) conn_->codec().StartDrain();  // the rest is not waited for
+      LocalReply(413, "request_payload_too_large", "Payload Too Large");
+      return false;
+    }
+    replay_.Move(down_.body, n);
+    conn_->Consumed(id_, n);
+  }
+  if (!RequestEnded()) return false;
+  phase_ = Phase::kHead;
+  http::HeaderMap& head = down_.head;
+  if (!head.Has(Token::kContentLength)) head.Add(Token::kContentLength, std::to_string(replay_.size()));
+  return true;
+}
+
 void Exchange::Redirect() {
   bool tls = conn_->tls() != nullptr;
   uint32_t status = 301;
@@ -234,7 +267,7 @@ void Exchange::Route() {
                       "upstream connect error or disconnect/reset before headers. reset reason: overflow");
   }
   holds_request_ = true;
-  bool has_body = !RequestEnded() || !down_.body.empty();
+  bool has_body = !RequestEnded() || !down_.body.empty() || !replay_.empty();
   retry_ = cluster::RetryState(upgrade_ ? nullptr : route::Retry(found_), down_.head, has_body);
   if (found_.vhost->per_request_buffer_limit) replay_limit_ = *found_.vhost->per_request_buffer_limit;
   if (f.idle_timeout_ns) SetIdle(*f.idle_timeout_ns);

@@ -83,6 +83,28 @@ void Exchange::StripHopHeaders() {
   }
 }
 
+// Several lines of a list become one, as in Envoy.
+void Exchange::JoinLines(Token token) {
+  if (!down_.head.Has(token)) return;
+  std::string joined;
+  down_.head.Joined(TokenName(token), joined);
+  if (!joined.empty()) down_.head.Set(token, joined);
+}
+
+// The client is who the last hop but `skip` told of; where fewer were named, or something else than an address, it is the peer.
+void Exchange::TrustForwardedFor(uint32_t skip) {
+  std::string_view list = down_.head.Value(Token::kXForwardedFor);
+  for (; skip > 0; --skip) {
+    const size_t comma = list.rfind(',');
+    if (comma == std::string_view::npos) return;
+    list = list.substr(0, comma);
+  }
+  std::string_view last = list.substr(list.rfind(',') + 1);  // without a comma: the whole of it
+  while (!last.empty() && (last.front() == ' ' || last.front() == '\t')) last.remove_prefix(1);
+  while (!last.empty() && (last.back() == ' ' || last.back() == '\t')) last.remove_suffix(1);
+  if (auto ip = model::Ip::Parse(last)) record_->downstream_remote = model::Address::FromIp(*ip, 0);
+}
+
 void Exchange::PrepareRequestHead() {
   http::HeaderMap& head = down_.head;
   const Hcm& hcm = conn_->hcm();
@@ -101,31 +123,21 @@ void Exchange::PrepareRequestHead() {
     }
   }
   StripHopHeaders();
+  JoinLines(Token::kXForwardedFor);
   // The client's address: ours to say when we are the first hop, else the hop before us told.
   if (hcm.use_remote_address) {
+    const model::Address peer = record_->downstream_remote;
+    if (hcm.xff_num_trusted_hops > 0) TrustForwardedFor(hcm.xff_num_trusted_hops - 1);
     if (!hcm.skip_xff_append) {
       scratch_ = head.Value(Token::kXForwardedFor);
       if (!scratch_.empty()) scratch_ += ',';
-      scratch_ += record_->downstream_remote.WithoutPort();
+      scratch_ += peer.WithoutPort();
       head.Set(Token::kXForwardedFor, scratch_);
     }
     if (hcm.xff_num_trusted_hops == 0 || !head.Has(Token::kXForwardedProto)) head.Set(Token::kXForwardedProto, conn_->tls() ? "https" : "http");
   } else {
     if (!head.Has(Token::kXForwardedProto)) head.Add(Token::kXForwardedProto, conn_->tls() ? "https" : "http");
-    if (auto xff = head.Get(Token::kXForwardedFor)) {
-      // The last address not added by a trusted hop.
-      std::string_view list = *xff;
-      for (uint32_t skip = hcm.xff_num_trusted_hops; skip > 0; --skip) {
-        size_t comma = list.rfind(',');
-        if (comma == std::string_view::npos) break;
-        list = list.substr(0, comma);
-      }
-      size_t comma = list.rfind(',');
-      std::string_view last = comma == std::string_view::npos ? list : list.substr(comma + 1);
-      while (!last.empty() && last.front() == ' ') last.remove_prefix(1);
-      while (!last.empty() && last.back() == ' ') last.remove_suffix(1);
-      if (auto ip = model::Ip::Parse(last)) record_->downstream_remote = model::Address::FromIp(*ip, 0);
-    }
+    TrustForwardedFor(hcm.xff_num_trusted_hops);
   }
   if (hcm.add_user_agent && !head.Has(Token::kUserAgent) && !core_->options().service_cluster.empty()) {
     head.Add(Token::kUserAgent, core_->options().service_cluster);
@@ -167,6 +179,7 @@ void Exchange::TraceHead() {
 void Exchange::ForwardClientCert() {
   http::HeaderMap& head = down_.head;
   const Hcm& hcm = conn_->hcm();
+  JoinLines(Token::kXfcc);
   if (hcm.xfcc == Hcm::kAlwaysForwardOnly) return;
   const tls::PeerInfo* peer = conn_->peer_info();
   if (hcm.xfcc == Hcm::kSanitize || !peer) {
@@ -187,10 +200,11 @@ void Exchange::ForwardClientCert() {
     }
     if (quote) scratch_ += '"';
   };
-  if (!core_->options().sidecar_identity.empty()) put("By", core_->options().sidecar_identity, false);
+  for (const std::string& uri : conn_->tls()->local_names().uri_sans) put("By", uri, false);
   put("Hash", peer->sha256_hex, false);
-  if (hcm.xfcc_subject) put("Subject", peer->subject, true);
+  if (hcm.xfcc_subject) scratch_ += scratch_.empty() ? "Subject=\"" : ";Subject=\"", scratch_ += peer->subject, scratch_ += '"';  // RFC 2253: escaped
   if (hcm.xfcc_uri) {
+    if (peer->uri_sans.empty()) put("URI", "", false);
     for (const auto& uri : peer->uri_sans) put("URI", uri, false);
   }
   if (hcm.xfcc_dns) {

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "envoy/extensions/http/header_formatters/preserve_case/v3/preserve_case.pb.h"
 #include "sidecar/xds/translate_internal.h"
 
 namespace weft::xds {
@@ -277,6 +278,25 @@ model::HttpCommonOptions ToCommonHttp(const Ctx& c, const core::HttpProtocolOpti
   return o;
 }
 
+namespace {
+namespace case3 = envoy::extensions::http::header_formatters::preserve_case::v3;
+
+model::Http1Options::HeaderCase ToHeaderCase(const Ctx& c, const core::Http1ProtocolOptions::HeaderKeyFormat& p) {
+  using O = model::Http1Options;
+  using Format = core::Http1ProtocolOptions::HeaderKeyFormat;
+  if (p.header_format_case() == Format::kProperCaseWords) return O::kProper;
+  if (p.header_format_case() != Format::kStatefulFormatter) c.Fail("needs proper_case_words or stateful_formatter");
+  Ctx tc = c / "stateful_formatter.typed_config";
+  const auto& any = p.stateful_formatter().typed_config();
+  if (TypeOf(any) != "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig") {
+    tc.Fail("only PreserveCaseFormatterConfig is supported, not \"" + TypeOf(any) + "\"");
+    return O::kLower;
+  }
+  auto preserve = Unpack<case3::PreserveCaseFormatterConfig>(tc, any);
+  return preserve.formatter_type_on_envoy_headers() == case3::PreserveCaseFormatterConfig::PROPER_CASE ? O::kKeepProper : O::kKeep;
+}
+}  // namespace
+
 model::Http1Options ToHttp1(const Ctx& c, const core::Http1ProtocolOptions& p) {
   model::Http1Options o;
   o.accept_http_10 = p.accept_http_10();
@@ -284,6 +304,7 @@ model::Http1Options ToHttp1(const Ctx& c, const core::Http1ProtocolOptions& p) {
   if (p.has_allow_absolute_url() && !p.allow_absolute_url().value()) (c / "allow_absolute_url").Warn("absolute URLs are always accepted");
   o.allow_absolute_url = !p.has_allow_absolute_url() || p.allow_absolute_url().value();
   o.enable_trailers = p.enable_trailers();
+  if (p.has_header_key_format()) o.header_case = ToHeaderCase(c / "header_key_format", p.header_key_format());
   return o;
 }
 

@@ -44,7 +44,8 @@ constexpr Supported kTable[] = {
     {CORE "HttpProtocolOptions",
      "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action max_requests_per_connection "
      "max_response_headers_kb"},
-    {CORE "Http1ProtocolOptions", "allow_absolute_url accept_http_10 enable_trailers use_balsa_parser"},
+    {CORE "Http1ProtocolOptions", "allow_absolute_url accept_http_10 enable_trailers use_balsa_parser header_key_format"},
+    {"envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig", "formatter_type_on_envoy_headers"},
     {CORE "Http2ProtocolOptions",
      "max_concurrent_streams initial_stream_window_size initial_connection_window_size allow_connect connection_keepalive hpack_table_size "
      "use_oghttp2_codec override_stream_error_on_invalid_http_message stream_error_on_invalid_http_messaging max_outbound_frames "
@@ -78,6 +79,8 @@ constexpr Supported kTable[] = {
     {HTTP "local_ratelimit.v3.LocalRateLimit",
      "stat_prefix status token_bucket filter_enabled filter_enforced response_headers_to_add local_rate_limit_per_downstream_connection "
      "rate_limited_as_resource_exhausted stage always_consume_default_token_bucket"},
+    {HTTP "buffer.v3.Buffer", "max_request_bytes"},
+    {HTTP "buffer.v3.BufferPerRoute", "disabled buffer"},
     {HTTP "router.v3.Router", "dynamic_stats"},
 
     {ROUTE "RouteConfiguration",

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "envoy/config/rbac/v3/rbac.pb.h"
+#include "envoy/extensions/filters/http/buffer/v3/buffer.pb.h"
 #include "envoy/extensions/filters/http/fault/v3/fault.pb.h"
 #include "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.pb.h"
 #include "envoy/extensions/filters/http/rbac/v3/rbac.pb.h"
@@ -225,6 +226,16 @@ std::shared_ptr<const model::LocalRateLimitConfig> ToRateLimit(const Ctx& c, con
   return out;
 }
 
+namespace buffer3 = envoy::extensions::filters::http::buffer::v3;
+
+std::shared_ptr<const model::BufferConfig> ToBuffer(const Ctx& c, const buffer3::Buffer& p) {
+  auto out = std::make_shared<model::BufferConfig>();
+  out->max_request_bytes = p.max_request_bytes().value();
+  if (out->max_request_bytes == 0) (c / "max_request_bytes").Fail("must be greater than 0");
+  return out;
+}
+
+constexpr char kBuffer[] = "envoy.extensions.filters.http.buffer.v3.Buffer";
 constexpr char kRbac[] = "envoy.extensions.filters.http.rbac.v3.RBAC";
 constexpr char kFault[] = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 constexpr char kRateLimit[] = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
@@ -244,6 +255,8 @@ std::optional<model::HttpFilter> ToHttpFilter(const Ctx& c, const std::string& n
   } else if (type == kRateLimit) {
     auto limit = std::make_shared<model::LocalRateLimitConfig>(*ToRateLimit(tc, Unpack<envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit>(tc, config)));
     out.config = std::shared_ptr<const model::LocalRateLimitConfig>(limit);
+  } else if (type == kBuffer) {
+    out.config = ToBuffer(tc, Unpack<buffer3::Buffer>(tc, config));
   } else if (type == kRouter || (type.empty() && name == "envoy.filters.http.router")) {
     auto p = Unpack<envoy::extensions::filters::http::router::v3::Router>(tc, config.type_url().empty() ? [] {
       google::protobuf::Any any;
@@ -286,6 +299,11 @@ std::vector<model::PerFilterConfig> ToPerFilter(const Ctx& c, const PerFilterMap
       e.config = ToFault(fc, Unpack<envoy::extensions::filters::http::fault::v3::HTTPFault>(fc, config));
     } else if (type == kRateLimit) {
       e.config = ToRateLimit(fc, Unpack<envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit>(fc, config));
+    } else if (type == "envoy.extensions.filters.http.buffer.v3.BufferPerRoute") {
+      auto p = Unpack<buffer3::BufferPerRoute>(fc, config);
+      if (p.override_case() == buffer3::BufferPerRoute::OVERRIDE_NOT_SET) fc.Fail("needs disabled or buffer");
+      if (p.has_buffer()) e.config = ToBuffer(fc / "buffer", p.buffer());
+      e.disabled = p.disabled();
     } else if (optional) {
       fc.Warn("optional filter configuration \"" + type + "\" is not supported, skipped");
       continue;

@@ -147,6 +147,40 @@ TEST_F(Translate, ListenerErrorsNameTheirPlace) {
       "filter_chains[0].filters[1].typed_config.http_filters[0]: HTTP filter \"envoy.extensions.filters.http.cors.v3.Cors\" is not supported");
 }
 
+TEST_F(Translate, BufferAndHeaderCase) {
+  const auto web = [](const std::string& more, const std::string& filter) {
+    return R"(
+name: l
+address: {socket_address: {address: 127.0.0.1, port_value: 1}}
+filter_chains:
+- filters:
+  - name: h
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      stat_prefix: h
+      route_config: {virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: c}, typed_per_filter_config: {b: {
+        "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute)" + more + R"(}}}]}]}
+      http_filters:
+      - {name: b, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer)" + filter + R"(}}
+      - {name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+      http_protocol_options: {header_key_format: {stateful_formatter: {name: p, typed_config: {
+        "@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig, forward_reason_phrase: true}}}}
+)";
+  };
+  auto l = Lis(web(", buffer: {max_request_bytes: 7}", ", max_request_bytes: 5"));
+  ASSERT_TRUE(l) << error;
+  const auto* h = l->chains[0]->http();
+  EXPECT_EQ(h->http1.header_case, model::Http1Options::kKeep);
+  EXPECT_EQ(std::get<std::shared_ptr<const model::BufferConfig>>(h->filters[0].config)->max_request_bytes, 5u);
+  ASSERT_EQ(warnings.list().size(), 1u);
+  EXPECT_EQ(warnings.list()[0],
+            "filter_chains[0].filters[0].typed_config.http_protocol_options.header_key_format.stateful_formatter.typed_config.forward_reason_phrase: not supported, ignored");
+  EXPECT_FALSE(Lis(web(", disabled: true", "")));
+  EXPECT_EQ(error, "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.max_request_bytes: must be greater than 0");
+  EXPECT_FALSE(Lis(web("", ", max_request_bytes: 5")));
+  EXPECT_TRUE(error.ends_with("typed_per_filter_config[\"b\"]: needs disabled or buffer")) << error;
+}
+
 // A listener whose log has this filter.
 std::string Filtered(const std::string& filter) {
   return R"(

@@ -7,7 +7,7 @@ WEFT_BUILD_PACKAGES="bazel-bootstrap bazel-skylib bazel-rules-proto bazel-platfo
   libre2-dev libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev libsqlite3-dev
   nlohmann-json3-dev libcli11-dev libcpp-httplib-dev libnftables-dev libcap2-bin"
 WEFT_RUN_PACKAGES="nftables iproute2 util-linux redis-server redis-tools curl"
-WEFT_TEST_PACKAGES="nghttp2-client wrk haproxy nginx-light tcpdump chromium"
+WEFT_TEST_PACKAGES="nghttp2-client wrk haproxy nginx-light tcpdump chromium python3-grpcio"
 WEFT_FUZZ_PACKAGES="libclang-rt-19-dev"
 
 weft_as_root() {
