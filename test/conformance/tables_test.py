@@ -70,7 +70,7 @@ class Requests(unittest.TestCase):
         if status != 200:
             return "forwarded" if len(self.seen.requests) != since else None
         if len(self.seen.requests) != since + 1:
-            return "forwarded %d times" % (len(self.seen.requests) - since)
+            return "forwarded %d times: %r" % (len(self.seen.requests) - since, self.seen.requests[since:])
         forwarded = self.seen.requests[-1].decode("latin-1")
         saw, hides = re.search(r" saw (.*?)(?= hides |$)", rest), re.search(r" hides (.*)$", rest)
         if saw and not re.search(saw.group(1), forwarded):
