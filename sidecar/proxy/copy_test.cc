@@ -15,18 +15,17 @@ namespace {
 
 std::atomic<uint64_t> g_copied{0};
 
-bool OnWorker() {
-  char name[16] = {};
-  pthread_getname_np(pthread_self(), name, sizeof name);
-  return name[0] == 'w' && name[1] == 'o' && name[6] == '_';
-}
-
 }  // namespace
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__x86_64__)
 constexpr bool kCounts = false;  // the sanitizer has its own versions; ours are for one processor
 #else
 constexpr bool kCounts = true;
+static bool OnWorker() {
+  char name[16] = {};
+  pthread_getname_np(pthread_self(), name, sizeof name);
+  return name[0] == 'w' && name[1] == 'o' && name[6] == '_';
+}
 extern "C" {
 // What the compiler makes of "copy" here must not be a call of memcpy.
 void* memcpy(void* to, const void* from, size_t n) {

@@ -62,7 +62,7 @@ base::TagList IstioLabels(const IstioSubject& s, const IstioOwn& own);
 
 class IstioStats {
  public:
-  static constexpr size_t kMaxSeries = 4096;
+  static constexpr size_t kMaxSeries = 1024;
 
   explicit IstioStats(const IstioOwn* own, size_t max_series = kMaxSeries);
 
