@@ -24,13 +24,14 @@ using http::HeaderMap;
 // is normalised again.
 void Path(std::string_view bytes) {
   if (bytes.empty()) return;
-  const http::PathOptions options{.merge_slashes = (bytes[0] & 1) != 0, .reject_encoded_slash = (bytes[0] & 2) != 0};
+  const http::PathOptions options{.merge_slashes = (bytes[0] & 1) != 0, .reject_encoded_slash = (bytes[0] & 2) != 0, .unescape_slash = (bytes[0] & 4) != 0};
   std::string target = "/" + std::string(bytes.substr(1)), out;
   http::SplitTarget split = http::SplitPath(target);
   WEFT_CHECK(split.path.size() + split.query.size() + split.has_query == target.size());
   if (!http::ValidTarget(target)) return;
   switch (http::NormalizePath(target, options, out)) {
     case http::PathOutcome::kUnchanged: out = target; break;
+    case http::PathOutcome::kUnescaped: WEFT_CHECK(options.unescape_slash); [[fallthrough]];
     case http::PathOutcome::kChanged: WEFT_CHECK(out != target); break;
     case http::PathOutcome::kInvalid: return;
     case http::PathOutcome::kEncodedSlash: WEFT_CHECK(options.reject_encoded_slash); return;
