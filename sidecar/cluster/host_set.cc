@@ -193,7 +193,7 @@ Choice Picker::Pick(const model::ClusterEntry& entry, const PickInput& in) {
   if (set_id_ != entry.hosts->id() || generation_ != entry.cells->health_generation.load(std::memory_order_acquire)) Rebuild(entry, in.random);
   c.healthy = healthy_, c.total = total_;
   if (entry.hosts->drop_per_million() && Mix(in.random + 3) % 1'000'000 < entry.hosts->drop_per_million()) {
-    c.why = "drop_overload";
+    c.why = entry.hosts->drop_per_million() >= 1'000'000 ? "unconditional_drop_overload" : "drop_overload";
     return c;
   }
 

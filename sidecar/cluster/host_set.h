@@ -61,7 +61,7 @@ struct PickInput {
 };
 struct Choice {
   const Host* host = nullptr;
-  const char* why = "";     // static text when host is null: "no_hosts", "no_healthy_host", "drop_overload"
+  const char* why = "";     // static text when host is null: "no_hosts", "no_healthy_host", "drop_overload", "unconditional_drop_overload"
   bool panic = false;       // chosen among unhealthy ones too
   uint32_t healthy = 0, total = 0;
 };

@@ -57,6 +57,9 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const tls::Engine* tls() const { return transport_.tls(); }
   const tls::PeerInfo* peer_info() const { return tls() ? tls()->peer().get() : nullptr; }
   const std::string& own_identity() const { return core_->options().sidecar_identity; }
+  // Of a relay whose chain was found by sniffing: its server spoke before the client; the client's first bytes are in the transport.
+  void NoteServerSpoke() const;
+  void NoteFirstBytes();
   std::string_view server_name() const { return rare_ && !rare_->sni.empty() ? rare_->sni : tls() ? tls()->sni() : ""; }
   uint64_t id() const { return id_; }
   // What a connection to that cluster begins with on behalf of this one: a PROXY header, or nothing.
@@ -95,6 +98,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
     std::string sni;                // sniffed
     std::vector<std::string> alpn;  // sniffed
     bool hello = false;             // a TLS ClientHello was sniffed
+    bool sniffed = false;           // the chain depends on what the client says first
     model::Address peer, local;     // of a Unix socket
     struct Introduction {           // by a PROXY header
       model::Address direct_peer;   // the balancer

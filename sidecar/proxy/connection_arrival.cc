@@ -7,10 +7,12 @@
 #include "sidecar/filters/proxy_protocol/proxy_protocol.h"
 #include "sidecar/io/socket.h"
 #include "sidecar/proxy/connection.h"
+#include "sidecar/proxy/server_first.h"
 
 namespace weft::proxy {
 namespace {
 constexpr uint64_t kSilenceNs = 300 * base::kMs;  // a client of a server-first protocol says nothing this long
+constexpr uint64_t kKnownSilenceNs = 3 * base::kMs;  // where servers are known to speak first
 }
 
 void Connection::Start() {
@@ -114,10 +116,12 @@ std::string Connection::FirstBytes(const model::Cluster& cluster) const {
 void Connection::BeginSniff() {
   if (!SniffNeeded()) return Match();
   state_ = State::kSniff;
+  rare().sniffed = true;
   if (listener_->config->filters & model::kTlsInspector) rare().tls_inspector = std::make_unique<filters::TlsInspector>();
   if (listener_->config->filters & model::kHttpInspector) rare().http_inspector = std::make_unique<filters::HttpInspector>();
   const uint64_t limit = listener_->config->listener_filters_timeout_ns;
-  core_->loop()->Arm(&timer_, limit && limit < kSilenceNs ? limit : kSilenceNs);
+  const uint64_t silence = core_->options().server_first->Known(destination()) ? kKnownSilenceNs : kSilenceNs;
+  core_->loop()->Arm(&timer_, limit && limit < silence ? limit : silence);
   // What came with a PROXY header: no event will tell of it again.
   if (!transport_.in.empty() || transport_.eof()) Sniff(false);
 }
@@ -126,6 +130,15 @@ bool Connection::ServerFirst() const {
   if (!transport_.in.empty()) return false;
   const model::FilterChain* silent = model::Match(*listener_->config, Info());
   return silent && silent->tcp() && !silent->tls;
+}
+
+void Connection::NoteServerSpoke() const {
+  if (rare_ && rare_->sniffed) core_->options().server_first->Spoke(destination());
+}
+
+void Connection::NoteFirstBytes() {
+  const std::string_view first = transport_.in.Front();
+  if (rare_ && rare_->sniffed && !hello() && first.size() > 1 && first[0] == 0x16 && first[1] == 3) core_->options().server_first->UsesTls(destination());
 }
 
 // The first wait was the short one for server-first protocols; false: the listener's own is over too.
@@ -166,6 +179,7 @@ void Connection::Sniff(bool timed_out) {
   if (seen.tls_inspector) {
     v = seen.tls_inspector->Inspect(transport_.in);
     if (v == Verdict::kFound) {
+      core_->options().server_first->UsesTls(destination());
       seen.hello = true, seen.sni = seen.tls_inspector->sni(), seen.alpn = seen.tls_inspector->alpn();
     } else if (v == Verdict::kReject) {
       WEFT_LOG(kConnHandler, kDebug, "closing ", peer().ToString(), ": ", seen.tls_inspector->detail());

@@ -39,7 +39,7 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   head_seen_ = counted_active_ = told_ = false;
   grpc_ = head_request_ = upgrade_ = overloaded_ = false;
   request_sent_ = request_end_seen_ = request_abandoned_ = false;
-  response_begun_ = response_ended_ = false;
+  response_begun_ = response_ended_ = cluster_limits_ = false;
   holds_request_ = holds_retry_ = holds_host_ = fault_counted_ = fault_abort_due_ = false;
   attempt_open_ = head_sent_ = false;
   replayable_ = true;
@@ -216,12 +216,15 @@ void Exchange::HandleTimers() {
   if ((fired & (kIdleTimer | kDurationTimer)) && phase_ != Phase::kDone) {
     bool idle = fired & kIdleTimer;
     if (idle) cells.Add(stats.rq_idle_timeout);
-    record_->flags.Set(idle ? ResponseFlag::kStreamIdleTimeout : ResponseFlag::kUpstreamMaxStreamDurationReached);
-    const char* detail = idle ? "stream_idle_timeout" : "max_duration_timeout";
+    const bool of_cluster = !idle && cluster_limits_;
+    if (idle) record_->flags.Set(ResponseFlag::kStreamIdleTimeout);
+    if (of_cluster) record_->flags.Set(ResponseFlag::kUpstreamMaxStreamDurationReached);
+    const char* detail = idle ? "stream_idle_timeout" : of_cluster ? "upstream_max_stream_duration_reached" : "max_duration_timeout";
     if (attempt_open_) EndAttempt("timeout", detail, nullptr);
     ReleaseStream();
     record_->detail = detail;
     if (response_begun_) return ResponseTimedOut();
+    if (of_cluster) return LocalReply(504, detail, "upstream max stream duration reached");
     LocalReply(request_end_seen_ ? 504 : 408, detail, "stream timeout");
   }
 }

@@ -125,6 +125,7 @@ class Exchange final : public base::ListNode {
   bool grpc_ = false, head_request_ = false, upgrade_ = false, overloaded_ = false;
   bool request_sent_ = false, request_end_seen_ = false, request_abandoned_ = false;
   bool response_begun_ = false, response_ended_ = false;
+  bool cluster_limits_ = false;  // it is the cluster's limit that duration_timer_ stands for
   bool holds_request_ = false, holds_retry_ = false, holds_host_ = false, fault_counted_ = false, fault_abort_due_ = false;
   bool attempt_open_ = false, head_sent_ = false, replayable_ = true;
   uint64_t started_ns_ = 0, last_activity_ns_ = 0, idle_ns_ = 0, idle_due_ns_ = 0, attempt_started_ns_ = 0, route_timeout_ns_ = 0;

@@ -272,6 +272,9 @@ void Exchange::Route() {
   if (found_.vhost->per_request_buffer_limit) replay_limit_ = *found_.vhost->per_request_buffer_limit;
   if (f.idle_timeout_ns) SetIdle(*f.idle_timeout_ns);
   uint64_t longest = f.max_stream_duration_ns.value_or(conn_->hcm().common.max_stream_duration_ns);
+  const uint64_t of_cluster = entry_->config->common.max_stream_duration_ns;
+  cluster_limits_ = of_cluster && (!longest || of_cluster < longest);
+  if (cluster_limits_) longest = of_cluster;
   if (longest) core_->loop()->Arm(&duration_timer_, longest);
   route_timeout_ns_ = upgrade_ ? 0 : f.timeout_ns;
   if (grpc_ && f.grpc_timeout_header_max_ns && grpc_timeout_ns_) {

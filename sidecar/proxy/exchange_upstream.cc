@@ -77,11 +77,12 @@ void Exchange::StartAttempt() {
     if (c.panic || c.total == 0) cells.Add(stats.lb_healthy_panic);
     if (!host_) {
       a.outcome = "no_healthy_host", a.detail = c.why;
-      if (std::string_view(c.why) == "drop_overload") {
+      const std::string_view why = c.why;
+      if (why.ends_with("drop_overload")) {
         cells.Add(stats.drop_overload);
-        record_->flags.Set(ResponseFlag::kDropOverload);
+        record_->flags.Set(why == "drop_overload" ? ResponseFlag::kDropOverload : ResponseFlag::kUnconditionalDropOverload);
         overloaded_ = true;
-        return LocalReply(503, "drop_overload", "drop overload");
+        return LocalReply(503, why, "drop overload");
       }
       cells.Add(stats.cx_none_healthy);
       record_->flags.Set(ResponseFlag::kNoHealthyUpstream);

@@ -9,6 +9,7 @@
 #include "sidecar/filters/local_ratelimit/local_ratelimit.h"
 #include "sidecar/io/socket.h"
 #include "sidecar/model/snapshot.h"
+#include "sidecar/proxy/server_first.h"
 #include "sidecar/proxy/worker.h"
 
 namespace weft::proxy {
@@ -46,6 +47,7 @@ ListenSocket::~ListenSocket() {
 DataPlane::DataPlane(PlaneOptions options) : options_(std::move(options)) {
   if (options_.max_connections == 0) options_.max_connections = DefaultMaxConnections();
   if (!options_.buckets) options_.buckets = std::make_shared<filters::local_ratelimit::BucketRegistry>();
+  if (!options_.server_first) options_.server_first = std::make_shared<ServerFirst>();
   for (uint32_t i = 0; i < options_.workers; ++i) workers_.push_back(std::make_unique<Worker>(options_, i, workers_));
 }
 

@@ -34,6 +34,7 @@ class BucketRegistry;
 
 namespace weft::proxy {
 
+class ServerFirst;
 class Worker;
 
 struct PlaneOptions {
@@ -49,6 +50,7 @@ struct PlaneOptions {
   IstioOwn istio;                     // our end in Istio's metrics
   base::Clock* clock = base::Clock::Real();
   std::shared_ptr<filters::local_ratelimit::BucketRegistry> buckets;  // null: the plane makes its own
+  std::shared_ptr<ServerFirst> server_first;                              // the same
   bool report_open = false;           // records of what is open yet, too (open_report.h)
   // Called from worker threads with a record whose ring is full, before it is lost to main; may be empty.
   std::function<void(const Record&)> overflow;

@@ -39,7 +39,8 @@ namespace weft::proxy {
   X(kDurationTimeout, "DT", "DurationTimeout") X(kUpstreamProtocolError, "UPE", "UpstreamProtocolError")         \
   X(kNoClusterFound, "NC", "NoClusterFound") X(kOverloadManager, "OM", "OverloadManagerTerminated")              \
   X(kDnsResolutionFailed, "DF", "DnsResolutionFailed") X(kDropOverload, "DO", "DropOverload")                    \
-  X(kDownstreamRemoteReset, "DR", "DownstreamRemoteReset")
+  X(kDownstreamRemoteReset, "DR", "DownstreamRemoteReset")                                                       \
+  X(kUnconditionalDropOverload, "UDO", "UnconditionalDropOverload")
 
 enum class ResponseFlag : uint8_t {
 #define X(id, short_name, long_name) id,

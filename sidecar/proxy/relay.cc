@@ -258,6 +258,7 @@ void Relay::Pump() {
   if (up_.unsent() + down.in.size() < (open ? kWindow : kBeforeOpen)) {
     down.Read(open ? kWindow : kBeforeOpen);
     if (size_t n = down.in.size()) {
+      if (record_->request_bytes == 0) conn_->NoteFirstBytes();
       record_->request_bytes += n;
       cells.Add(stats_.rx_bytes, n);
       up_.out.Move(down.in);
@@ -278,6 +279,7 @@ void Relay::Pump() {
     up_.Read(kWindow);
     if (size_t n = up_.in.size()) {
       if (record_->upstream_first_rx_ns < 0) record_->upstream_first_rx_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
+      if (record_->response_bytes == 0 && record_->request_bytes == 0) conn_->NoteServerSpoke();
       record_->response_bytes += n;
       cells.Add(stats_.tx_bytes, n);
       down.out.Move(up_.in);

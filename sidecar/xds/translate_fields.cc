@@ -70,7 +70,7 @@ constexpr Supported kTable[] = {
     {HCM ".UpgradeConfig", "upgrade_type enabled"},
     {HCM ".SetCurrentClientCertDetails", "subject dns uri"},
     {"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-     "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts"},
+     "stat_prefix cluster weighted_clusters idle_timeout max_downstream_connection_duration access_log max_connect_attempts"},
     {"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", "name weight"},
     {"envoy.extensions.filters.network.rbac.v3.RBAC", "rules shadow_rules shadow_rules_stat_prefix stat_prefix enforcement_type"},
     {HTTP "rbac.v3.RBAC", "rules rules_stat_prefix shadow_rules shadow_rules_stat_prefix track_per_rule_stats"},

@@ -1,6 +1,6 @@
 """The sidecar between programs that speak HTTP: curl, nghttp, h2load; and, through two sidecars with mutual TLS and HTTP/2
 between them, curl, WebSockets and grpc++."""
-import base64, hashlib, json, os, socket, struct, subprocess, sys, unittest
+import base64, hashlib, json, os, re, socket, struct, subprocess, sys, threading, time, unittest
 
 from cases import *
 from envoy_config import *
@@ -68,6 +68,22 @@ class Http(unittest.TestCase):
         self.assertEqual(self.s.stat("cluster.app.upstream_rq_total") - before, 10000)
 
 
+    def test_wrk_finds_no_error(self):
+        need("wrk", "nginx")
+        port = free_port()
+        conf = write("nginx.conf", "daemon off; master_process off; pid %s; error_log stderr; events {} http { access_log off; keepalive_requests 1000000; "
+                     "server { listen 127.0.0.1:%d; location / { return 200 hello; } } }" % (path("nginx.pid"), port))
+        wait_port(port, start("nginx", "-c", conf, "-p", TMP, "-e", "stderr"))
+        s = Sidecar(static([listener("l", hcm([route("/", "app", timeout="60s")]))], [cluster("app", port)]))
+        r = run("wrk", "-t1", "-c32", "-d3s", "http://127.0.0.1:%d/" % s.port("l"))
+        self.assertEqual(r.returncode, 0, r.stderr)
+        self.assertNotRegex(r.stdout, "Non-2xx|Socket errors")
+        done = int(re.search(r"(\d+) requests in", r.stdout).group(1))
+        self.assertGreater(done, 100)
+        self.assertGreaterEqual(s.stat("http.in.downstream_rq_2xx"), done)
+        self.assertEqual(s.stat("cluster.app.upstream_cx_connect_fail"), 0)
+
+
 def upgrade_and_echo(sock, _):
     """An HTTP/1.1 server that answers "plain", or upgrades to a WebSocket and then sends back what it gets."""
     head, rest = wire.read_request(sock)
@@ -80,6 +96,20 @@ def upgrade_and_echo(sock, _):
         sock.sendall(piece)
 
 
+def pour(sock, _):
+    """An HTTP/1.1 server whose answer has as many bytes as x-size says."""
+    head, _ = wire.read_request(sock)
+    left, piece = int(re.search(rb"x-size: (\d+)", head).group(1)), bytes(1 << 20)
+    sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % left)
+    while left > 0:
+        left -= sock.send(piece[:left])
+
+
+def read_proc(pid, name):
+    with open("/proc/%d/%s" % (pid, name)) as f:
+        return f.read()
+
+
 class Pair(unittest.TestCase):
     """Application - sidecar - mutual TLS, HTTP/2 - sidecar - application."""
 
@@ -87,17 +117,18 @@ class Pair(unittest.TestCase):
     def setUpClass(cls):
         certs = Certs()
         server, client = certs.leaf("server", "URI:" + spiffe("cart")), certs.leaf("client", "URI:" + spiffe("web"))
+        flood = wire.Backend(pour)
         cls.app, echo, pricing, catalog = Backend("hello"), wire.Backend(upgrade_and_echo), free_port(), free_port()
         start(binary("//examples/shop:pricing"), "--port", str(pricing), env=NOT_JUDGED)
         start(sys.executable, "-B", os.path.join(RUNFILES, "examples/shop/catalog.py"), "--port", str(catalog))
         wait_port(pricing), wait_port(catalog)
         upgrades = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
         identity = {"forward_client_cert_details": "SANITIZE_SET", "set_current_client_cert_details": {"uri": True}}
-        routes = [route("/chat", "echo"), route("/ws", "catalog", timeout="0s"), route("/shop.", "pricing", timeout="0s"), route("/", "app")]
-        inner = Sidecar(static(
+        routes = [route("/chat", "echo"), route("/flood", "flood", timeout="0s"), route("/ws", "catalog", timeout="0s"), route("/shop.", "pricing", timeout="0s"), route("/", "app")]
+        cls.inner = inner = Sidecar(static(
             [listener("l", hcm(routes, http2_protocol_options={"allow_connect": True}, **identity, **upgrades),
                       transport=tls(server, certs.ca, server=True, alpn=["h2"], minimum="TLSv1_3", require_client_certificate=True))],
-            [cluster("app", cls.app.port), cluster("echo", echo.port), cluster("catalog", catalog), cluster("pricing", pricing, h2=True)]))
+            [cluster("app", cls.app.port), cluster("flood", flood.port), cluster("echo", echo.port), cluster("catalog", catalog), cluster("pricing", pricing, h2=True)]))
         far = cluster("far", inner.port("l"), h2={"allow_connect": True}, connect_timeout="10s",
                       tls=tls(client, certs.ca, alpn=["h2"], sans=[spiffe("cart")], minimum="TLSv1_3", sni="server"))
         cls.outer = Sidecar(static([listener("l", hcm([route("/", "far", timeout="0s")], **upgrades))], [far]))
@@ -136,6 +167,51 @@ class Pair(unittest.TestCase):
             c.shutdown(socket.SHUT_WR)
             self.assertEqual(c.recv(1), b"")
             c.close()
+
+    def test_ten_thousand_frames_on_one_websocket(self):
+        """HTTP/1 - HTTP/2 with mutual TLS - HTTP/1; lengths of all three forms, sent without waiting for the echo."""
+        frames = []
+        for i in range(10_000):
+            n = (i * 7919) % (70_000 if i % 500 == 0 else 3_000 if i % 10 == 0 else 126)
+            head = bytes([n]) if n < 126 else b"\x7e" + struct.pack(">H", n) if n < 65536 else b"\x7f" + struct.pack(">Q", n)
+            frames.append(b"\x82" + head + i.to_bytes(4, "big") * (n // 4) + b"." * (n % 4))
+        everything, got = b"".join(frames), bytearray()
+        with wire.connect(self.port, 60) as c:
+            c.sendall(b"GET /chat HTTP/1.1\r\nHost: cart\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                      b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += wire.read_exactly(c, 1)
+            self.assertTrue(head.startswith(b"HTTP/1.1 101"), head)
+            sender = threading.Thread(target=c.sendall, args=(everything,))
+            sender.start()
+            while len(got) < len(everything) and (piece := c.recv(1 << 20)):
+                got += piece
+            sender.join()
+        self.assertTrue(got == everything, "%d of %d bytes" % (len(got), len(everything)))
+
+    def test_slow_reader_holds_little(self):
+        """300 MB through both sidecars, the reader pausing: what either of them holds stays flat."""
+        if SANITIZED:
+            self.skipTest("a sanitizer's memory says nothing")
+        memory = lambda: [int(read_proc(s.process.pid, "statm").split()[1]) * 4 for s in (self.outer, self.inner)]
+        size = 300 << 20
+        with wire.connect(self.port, 60) as c:
+            c.sendall(b"GET /flood HTTP/1.1\r\nHost: a\r\nx-size: %d\r\n\r\n" % size)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += wire.read_exactly(c, 1)
+            got, first, most, room = 0, None, [0, 0], memoryview(bytearray(1 << 20))
+            while got < size:
+                n = c.recv_into(room)
+                self.assertGreater(n, 0, got)
+                got += n
+                if got >> 23 != (got - n) >> 23:  # every 8 MB
+                    time.sleep(0.01)  # the reader falls behind: all buffers between fill
+                    first = first or memory()
+                    most = [max(*pair) for pair in zip(most, memory())]
+        for held, began in zip(most, first):
+            self.assertLess(held, began + 4096, "KiB of RSS, %s at first" % began)
 
     def test_the_shops_websockets(self):
         r = run(sys.executable, "-B", os.path.join(RUNFILES, "examples/shop/ws_client.py"), "--host", "127.0.0.1", "--port", str(self.port),

@@ -31,7 +31,7 @@ std::string CauseOf(const Event& e) {
   if (HasFlag(flags, "NR") || HasFlag(flags, "NC")) return "no_route";
   if (HasFlag(flags, "UH")) return "no_healthy_endpoint";
   if (HasFlag(flags, "UT") || HasFlag(flags, "SI") || HasFlag(flags, "UMSDR") || HasFlag(flags, "DT") ||
-      OutcomeIs(last, "connect_timeout") || OutcomeIs(last, "per_try_timeout")) {
+      OutcomeIs(last, "timeout") || OutcomeIs(last, "connect_timeout") || OutcomeIs(last, "per_try_timeout")) {
     return "timeout";
   }
   if (OutcomeIs(last, "connect_refused")) return "connection_refused";
