@@ -26,8 +26,8 @@ enum Cut {
 constexpr const char* kCutNames[] = {"none", "caller resets", "caller closes", "caller half-closes", "caller rubbish", "server resets",
                                      "server closes", "server goes away", "server rubbish", "10 s pass", "new config", "drain"};
 
-enum Filter { kNone, kRbac, kDelayed, kLimit, kDenied, kLimited, kAborted, kFilters };
-constexpr const char* kFilterNames[] = {"none", "rbac", "delay", "limit", "denied", "limited", "aborted"};
+enum Filter { kNone, kRbac, kDelayed, kLimit, kBuffered, kDenied, kLimited, kAborted, kTooLarge, kFilters };
+constexpr const char* kFilterNames[] = {"none", "rbac", "delay", "limit", "buffered", "denied", "limited", "aborted", "too large"};
 constexpr uint64_t kDelayNs = 100 * base::kMs;
 
 struct Case {
@@ -85,6 +85,12 @@ void Configure(Mesh& mesh, const Case& c) {
       limit->max_tokens = limit->tokens_per_fill = c.filter == kLimit ? 100 : 1, limit->fill_interval_ns = 3600 * base::kSecond;
       limit->enabled = limit->enforced = {100, 100}, limit->key = "lifecycle";
       return AddFilter(mesh, "limit", std::shared_ptr<const model::LocalRateLimitConfig>(limit));
+    }
+    case kBuffered:
+    case kTooLarge: {
+      auto buffer = std::make_shared<model::BufferConfig>();
+      buffer->max_request_bytes = c.filter == kBuffered ? 100 : 4;
+      return AddFilter(mesh, "buffer", std::shared_ptr<const model::BufferConfig>(buffer));
     }
     default:
       return;
