@@ -4,7 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "sidecar/admin/cluster_stats.h"
+#include "sidecar/admin/config_stats.h"
 #include "sidecar/admin/http_server.h"
 #include "sidecar/cluster/host_set.h"
 
@@ -133,30 +133,51 @@ model::ConfigSnapshot Snapshot(const std::string& cluster, std::shared_ptr<clust
   return s;
 }
 
-TEST(ClusterStats, SayWhatIsTrueNow) {
-  ClusterStats stats;
-  auto value = [](const char* name) { return base::Stats::Get().Value(std::string("cluster.stats-test.") + name); };
-  auto cells = std::make_shared<cluster::ClusterCells>("stats-test");
-  auto two = Snapshot("stats-test", cells, {1, 2});
-  stats.Update(two);
-  EXPECT_EQ(value("membership_total"), 2);
-  EXPECT_EQ(value("membership_healthy"), 2);
+TEST(ConfigStats, SayWhatIsTrueNow) {
+  ConfigStats stats;
+  std::map<std::string, int64_t> seen;
+  auto read = [&](const model::ConfigSnapshot& snapshot) {
+    seen.clear();
+    base::StatView v;
+    std::string last;
+    for (ConfigStatsReader rows = stats.Read(snapshot); rows.Next(&v); last = v.name) {
+      EXPECT_LT(last, v.name) << "by name";
+      EXPECT_EQ(v.used, v.value != 0);
+      seen[std::string(v.name).substr(sizeof "cluster.shop." - 1)] = v.value;
+      EXPECT_EQ(*v.tags, (base::TagList{{"envoy_cluster_name", "shop"}}));
+      EXPECT_EQ(v.base_name, "cluster." + std::string(v.name).substr(sizeof "cluster.shop." - 1));
+    }
+  };
+  auto cells = std::make_shared<cluster::ClusterCells>("shop");
+  auto two = Snapshot("shop", cells, {1, 2});
+  read(two);
+  EXPECT_EQ(seen.size(), 19u);
+  EXPECT_EQ(seen["membership_total"], 2);
+  EXPECT_EQ(seen["membership_healthy"], 2);
   two.clusters[0]->hosts->hosts()[0].cell->ejected = true;
   cells->ejections_enforced = 3, cells->ejections_active = 1;
   cells->breakers[0].requests = two.clusters[0]->config->breakers[0].max_requests;
-  stats.Update(two), stats.Update(two);
-  EXPECT_EQ(value("membership_healthy"), 1);
-  EXPECT_EQ(value("outlier_detection.ejections_active"), 1);
-  EXPECT_EQ(value("outlier_detection.ejections_enforced_total"), 3);
-  EXPECT_EQ(value("circuit_breakers.default.rq_open"), 1);
-  EXPECT_EQ(value("circuit_breakers.high.rq_open"), 0);
-  // Gone: nothing is open or a member any more; what was counted stays, also when it comes back with the same cells.
-  stats.Update(model::ConfigSnapshot());
-  EXPECT_EQ(value("membership_total"), 0);
-  EXPECT_EQ(value("circuit_breakers.default.rq_open"), 0);
-  stats.Update(two);
-  EXPECT_EQ(value("outlier_detection.ejections_enforced_total"), 3);
-  EXPECT_EQ(value("membership_total"), 2);
+  read(two);
+  EXPECT_EQ(seen["membership_healthy"], 1);
+  EXPECT_EQ(seen["outlier_detection.ejections_active"], 1);
+  EXPECT_EQ(seen["outlier_detection.ejections_enforced_total"], 3);
+  EXPECT_EQ(seen["circuit_breakers.default.rq_open"], 1);
+  EXPECT_EQ(seen["circuit_breakers.high.rq_open"], 0);
+  // Counters start again, gauges do not.
+  stats.ResetCounters(two);
+  cells->ejections_enforced = 5;
+  read(two);
+  EXPECT_EQ(seen["outlier_detection.ejections_enforced_total"], 2);
+  EXPECT_EQ(seen["membership_total"], 2);
+  // Another cluster of the name counts from its own zero; one that is gone has nothing to say.
+  auto anew = std::make_shared<cluster::ClusterCells>("shop");
+  anew->ejections_enforced = 7;
+  auto one = Snapshot("shop", anew, {1});
+  read(one);
+  EXPECT_EQ(seen["outlier_detection.ejections_enforced_total"], 7);
+  EXPECT_EQ(seen["membership_total"], 1);
+  read(model::ConfigSnapshot());
+  EXPECT_TRUE(seen.empty());
 }
 
 }  // namespace

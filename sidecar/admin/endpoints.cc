@@ -8,7 +8,6 @@ namespace weft::admin {
 namespace {
 
 Response Stats(const AdminState& state, const Request& r, bool prometheus) {
-  if (auto snapshot = state.builder->current()) state.cluster_stats->Update(*snapshot);
   telemetry::StatsFilter filter;
   filter.used_only = r.Has("usedonly");
   if (r.Has("filter")) {
@@ -20,10 +19,13 @@ Response Stats(const AdminState& state, const Request& r, bool prometheus) {
   else if (type == "Histograms") filter.kinds = telemetry::StatsFilter::kHistograms;
   else if (!type.empty() && type != "All") return {404, "invalid &type= choice\n"};
   std::string format = r.Get("format");
-  if (prometheus || format == "prometheus") return {200, telemetry::PrometheusText(filter), "text/plain; version=0.0.4; charset=UTF-8"};
-  if (format == "json") return {200, telemetry::StatsJson(filter), "application/json"};
-  if (!format.empty() && format != "text") return {400, "usage: /stats?format=(json|prometheus|text)\n"};
-  return {200, telemetry::StatsText(filter)};
+  if (!format.empty() && format != "json" && format != "text" && format != "prometheus") return {400, "usage: /stats?format=(json|prometheus|text)\n"};
+  const auto snapshot = state.builder->current();
+  static const model::ConfigSnapshot kNone;
+  ConfigStatsReader rows = state.config_stats->Read(snapshot ? *snapshot : kNone);
+  if (prometheus || format == "prometheus") return {200, telemetry::PrometheusText(filter, &rows), "text/plain; version=0.0.4; charset=UTF-8"};
+  if (format == "json") return {200, telemetry::StatsJson(filter, &rows), "application/json"};
+  return {200, telemetry::StatsText(filter, &rows)};
 }
 
 Response Logging(const Request& r) {
@@ -101,8 +103,9 @@ void RegisterEndpoints(HttpServer* s, const AdminState* state) {
     state->quit();
     return Response{200, "OK\n"};
   });
-  s->Handle("/reset_counters", "reset all counters to zero", write, [](const Request&) {
+  s->Handle("/reset_counters", "reset all counters to zero", write, [state](const Request&) {
     base::Stats::Get().ResetCounters();
+    if (auto snapshot = state->builder->current()) state->config_stats->ResetCounters(*snapshot);
     return Response{200, "OK\n"};
   });
   s->Handle("/reopen_logs", "reopen access logs", write, [state](const Request&) {

@@ -10,7 +10,7 @@
 #include <memory>
 #include <string>
 
-#include "sidecar/admin/cluster_stats.h"
+#include "sidecar/admin/config_stats.h"
 #include "sidecar/admin/http_server.h"
 #include "sidecar/proxy/plane.h"
 #include "sidecar/xds/ads_client.h"
@@ -36,7 +36,7 @@ struct AdminState {
   std::function<const xds::AdsClient*()> ads;   // null: none
   std::function<const xds::MeshClient*()> mesh;
   uint64_t started_unix_ns = 0;
-  ClusterStats* cluster_stats = nullptr;        // refreshed before stats are shown
+  ConfigStats* config_stats = nullptr;
 };
 
 void RegisterEndpoints(HttpServer* server, const AdminState* state);

@@ -1,5 +1,6 @@
 #include "sidecar/admin/http_server.h"
 
+#include <malloc.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +17,8 @@
 namespace weft::admin {
 
 namespace {
+
+constexpr size_t kLarge = 1 << 20;  // an answer whose memory is given back to the system
 
 std::string Decode(std::string_view s) {
   std::string out;
@@ -120,7 +123,7 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
         }
       }
       PushBody();
-      if (!out_.empty()) break;
+      if (pending()) break;
       codec_->Release(id_);
       id_ = 0;
       if (closing_ || wire_in_.empty()) break;
@@ -141,7 +144,7 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
     Send(server_->Answer(request));
   }
 
-  void Send(const Response& r) {
+  void Send(Response r) {
     answered_ = true;
     http::HeaderMap head;
     head.Add(http::Token::kStatus, std::to_string(r.status));
@@ -151,25 +154,34 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
     bool none = in_.head.Value(http::Token::kMethod) == "HEAD";
     head.Add(http::Token::kContentLength, std::to_string(r.body.size()));
     codec_->SendHead(id_, head, none || r.body.empty());
-    if (!none) out_.Append(r.body);
+    if (!none) body_ = std::move(r.body), sent_ = 0;
   }
 
+  // A body may be many megabytes: it is copied a piece at a time, as the client takes it.
   void PushBody() {
-    while (!out_.empty()) {
+    while (pending()) {
+      if (out_.empty()) {
+        const std::string_view piece = std::string_view(body_).substr(sent_, 64 * 1024);
+        out_.Append(piece);
+        sent_ += piece.size();
+      }
       size_t n = std::min(out_.size(), codec_->SendRoom(id_));
       if (n == 0) return;
-      codec_->SendBody(id_, out_, n, n == out_.size());
+      codec_->SendBody(id_, out_, n, n == out_.size() && sent_ == body_.size());
     }
+    const bool large = body_.capacity() > kLarge;
+    std::string().swap(body_), sent_ = 0;  // an assignment would keep the memory
+    if (large) malloc_trim(0);  // what writing it took is not needed again soon
   }
+  bool pending() const { return !out_.empty() || sent_ < body_.size(); }
 
   void Flush() {
     for (;;) {  // until the socket is full, whose event brings us back, or nothing is left
       if (wire_out_.size() < 256 * 1024) codec_->Emit(wire_out_);
-      if (id_ && !out_.empty()) {
-        size_t before = out_.size();
+      if (id_ && pending() && wire_out_.size() < 256 * 1024) {
         PushBody();
-        if (out_.empty()) server_->loop_->Schedule(io::Beat::kAdvance, &advance_);
-        if (out_.size() != before) codec_->Emit(wire_out_);
+        if (!pending()) server_->loop_->Schedule(io::Beat::kAdvance, &advance_);
+        codec_->Emit(wire_out_);
       }
       if (wire_out_.empty()) break;
       io::IoResult put = io::WriteFrom(fd_, wire_out_);
@@ -178,7 +190,7 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
       server_->loop_->Arm(&idle_, kIdleNs);
     }
     codec_->writable().clear();
-    if (wire_out_.empty() && out_.empty() && !codec_->wants_emit() && (closing_ || codec_->closed() || (eof_ && id_ == 0))) {
+    if (wire_out_.empty() && !pending() && !codec_->wants_emit() && (closing_ || codec_->closed() || (eof_ && id_ == 0))) {
       shutdown(fd_, SHUT_WR);
       End();
     }
@@ -191,6 +203,8 @@ class HttpServer::Connection final : public io::Handler, public codec::StreamHos
   codec::Inbound in_;
   codec::StreamId id_ = 0;
   io::Buffer wire_in_, wire_out_, out_;
+  std::string body_;   // the answer's; what is before sent_ went into out_
+  size_t sent_ = 0;
   bool readable_ = true, eof_ = false, eof_fed_ = false, answered_ = false, closing_ = false;
   Own<&Connection::Advance> advance_;
   Own<&Connection::Flush> flush_;

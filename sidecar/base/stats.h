@@ -88,6 +88,13 @@ struct StatView {
   std::array<uint64_t, kHistogramBoundsMs.size() + 1> buckets = {};
 };
 
+// Stats that nobody keeps: read off other state, one after the other in the order of their names, when stats are shown.
+class StatSource {
+ public:
+  virtual ~StatSource() = default;
+  virtual bool Next(StatView* out) = 0;  // false: no more. What out shows is valid until the next call.
+};
+
 using TagList = std::vector<std::pair<std::string, std::string>>;
 
 class Stats {

@@ -194,7 +194,7 @@ bool Http1Codec::Field(std::string_view line) {
     if (last_stored_) inbound_->head.ExtendLast(more);
     return true;
   }
-  if (++fields_ > limits_.max_header_count) return Bad(431, "http1.too_many_fields");
+  if (++fields_ > limits_.max_header_count) return Bad(431, "http1.too_many_headers");
   std::string_view name, value;
   if (!SplitField(line, name, value)) return false;
   last_stored_ = last_framing_ = false;
@@ -265,7 +265,7 @@ void Http1Codec::StripNamedFields() {
 
 bool Http1Codec::Trailer(std::string_view line) {
   if (line[0] == ' ' || line[0] == '\t') return Bad(400, "http1.folded_field");
-  if (++fields_ > limits_.max_header_count) return Bad(431, "http1.too_many_fields");
+  if (++fields_ > limits_.max_header_count) return Bad(431, "http1.too_many_headers");
   std::string_view name, value;
   if (!SplitField(line, name, value)) return false;
   if (name.empty()) return true;

@@ -1,5 +1,6 @@
 #include "sidecar/http/path.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace weft::http {
@@ -87,8 +88,6 @@ PathOutcome NormalizePath(std::string_view target, const PathOptions& options, s
       const size_t up = out.rfind('/');
       out.resize(up == std::string::npos ? 0 : up);
       if (last) out.push_back('/');
-    } else if (segment.empty() && options.merge_slashes && !last) {
-      // dropped: its slash merges with the next one
     } else {
       out.push_back('/');
       out.append(segment);
@@ -96,6 +95,8 @@ PathOutcome NormalizePath(std::string_view target, const PathOptions& options, s
     i = end;
   }
   if (out.empty()) out.push_back('/');
+  // Slashes last, as Envoy does: "/a//../b" is "/a/b" (RFC 3986, 5.2.4), not "/b".
+  if (options.merge_slashes) out.erase(std::unique(out.begin(), out.end(), [](char a, char b) { return a == '/' && b == '/'; }), out.end());
   if (q != std::string_view::npos) out.append(target.substr(q));
   if (unescaped) return PathOutcome::kUnescaped;
   return out == target ? PathOutcome::kUnchanged : PathOutcome::kChanged;

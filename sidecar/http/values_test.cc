@@ -37,6 +37,7 @@ TEST(Path, Normalize) {
       {"/a//b", true, false, PathOutcome::kChanged, "/a/b"},
       {"//a///b//", true, false, PathOutcome::kChanged, "/a/b/"},
       {"//../a", true, false, PathOutcome::kChanged, "/a"},
+      {"/a//../b", true, false, PathOutcome::kChanged, "/a/b"},
       {"/a%2fb", false, false, PathOutcome::kUnchanged, ""},
       {"/a%2Fb", false, true, PathOutcome::kEncodedSlash, ""},
       {"/a%5cb", false, true, PathOutcome::kEncodedSlash, ""},

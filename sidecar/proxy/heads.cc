@@ -19,6 +19,22 @@ void PutBytes(uint64_t v, uint8_t* to) {
   for (int i = 7; i >= 0; --i, v >>= 8) to[i] = static_cast<uint8_t>(v);
 }
 
+// As the field's readers expect PEM in a value of x-forwarded-client-cert.
+std::string PercentEncodedPem(std::string_view pem) {
+  std::string out;
+  for (char c : pem) {
+    switch (c) {
+      case '\n': out += "%0A"; break;
+      case ' ': out += "%20"; break;
+      case '+': out += "%2B"; break;
+      case '/': out += "%2F"; break;
+      case '=': out += "%3D"; break;
+      default: out += c;
+    }
+  }
+  return out;
+}
+
 // "5H" "30S" "100m" "7u" "9n": the gRPC wire format. 0: absent or malformed.
 uint64_t ParseGrpcTimeout(std::string_view v) {
   if (v.size() < 2 || v.size() > 9) return 0;
@@ -202,6 +218,8 @@ void Exchange::ForwardClientCert() {
   };
   for (const std::string& uri : conn_->tls()->local_names().uri_sans) put("By", uri, false);
   put("Hash", peer->sha256_hex, false);
+  if (hcm.xfcc_cert) scratch_ += ";Cert=\"" + PercentEncodedPem(conn_->tls()->peer_pem(false)) + '"';
+  if (hcm.xfcc_chain) scratch_ += ";Chain=\"" + PercentEncodedPem(conn_->tls()->peer_pem(true)) + '"';
   if (hcm.xfcc_subject) scratch_ += scratch_.empty() ? "Subject=\"" : ";Subject=\"", scratch_ += peer->subject, scratch_ += '"';  // RFC 2253: escaped
   if (hcm.xfcc_uri) {
     if (peer->uri_sans.empty()) put("URI", "", false);

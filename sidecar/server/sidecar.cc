@@ -319,7 +319,7 @@ base::Status Sidecar::StartAdmin() {
   admin_state_.options = options_.Encoded();
   admin_state_.bootstrap = &bootstrap_;
   admin_state_.builder = builder_.get();
-  admin_state_.cluster_stats = &cluster_stats_;
+  admin_state_.config_stats = &config_stats_;
   admin_state_.plane = plane_.get();
   admin_state_.ads = [this] { return ads_.get(); };
   admin_state_.mesh = [this] { return mesh_.get(); };

@@ -76,7 +76,7 @@ class Sidecar {
   std::map<std::string, std::unique_ptr<dns::Server>> dns_;
   std::unique_ptr<telemetry::GrpcLogs> log_servers_;
   telemetry::AccessLogger logger_;
-  admin::ClusterStats cluster_stats_;
+  admin::ConfigStats config_stats_;
   admin::AdminState admin_state_;
   std::unique_ptr<admin::HttpServer> admin_, prometheus_;
 

@@ -50,6 +50,21 @@ std::string Double(double v, int digits = 10) {
 
 constexpr double kQuantiles[] = {0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1};
 
+// What passes of the registry and of what else there is, by name.
+template <typename Fn>
+void Visit(const StatsFilter& filter, base::StatSource* more, Fn fn) {
+  StatView next;
+  bool any = more && more->Next(&next);
+  auto show = [&](const StatView& s) {
+    if (filter.Pass(s)) fn(s);
+  };
+  base::Stats::Get().Visit([&](const StatView& s) {
+    for (; any && next.name < s.name; any = more->Next(&next)) show(next);
+    show(s);
+  });
+  for (; any; any = more->Next(&next)) show(next);
+}
+
 }  // namespace
 
 base::Status StatsFilter::SetRegex(const std::string& pattern) {
@@ -70,15 +85,14 @@ bool StatsFilter::Pass(const StatView& s) const {
   return !regex || re2::RE2::PartialMatch(re2::StringPiece(s.name.data(), s.name.size()), *regex);
 }
 
-std::string PrometheusText(const StatsFilter& filter) {
+std::string PrometheusText(const StatsFilter& filter, base::StatSource* more) {
   // All samples of one metric must stand together under one TYPE line.
   struct Metric {
     StatKind kind;
     std::string lines;
   };
   std::map<std::string, Metric> metrics;
-  base::Stats::Get().Visit([&](const StatView& s) {
-    if (!filter.Pass(s)) return;
+  Visit(filter, more, [&](const StatView& s) {
     std::string name = MetricName(s.base_name), labels = Labels(s);
     Metric& m = metrics.try_emplace(name, Metric{s.kind, {}}).first->second;
     if (m.kind != s.kind) return;
@@ -104,10 +118,9 @@ std::string PrometheusText(const StatsFilter& filter) {
   return out;
 }
 
-std::string StatsText(const StatsFilter& filter) {
+std::string StatsText(const StatsFilter& filter, base::StatSource* more) {
   std::string values, histograms;
-  base::Stats::Get().Visit([&](const StatView& s) {
-    if (!filter.Pass(s)) return;
+  Visit(filter, more, [&](const StatView& s) {
     if (s.kind != StatKind::kHistogram) {
       values += std::string(s.name) + ": " + std::to_string(s.value) + "\n";
       return;
@@ -123,11 +136,10 @@ std::string StatsText(const StatsFilter& filter) {
   return values + histograms;
 }
 
-std::string StatsJson(const StatsFilter& filter) {
+std::string StatsJson(const StatsFilter& filter, base::StatSource* more) {
   std::string out = "{\"stats\":[", histograms;
   bool first = true;
-  base::Stats::Get().Visit([&](const StatView& s) {
-    if (!filter.Pass(s)) return;
+  Visit(filter, more, [&](const StatView& s) {
     if (s.kind != StatKind::kHistogram) {
       if (!first) out += ',';
       first = false;

@@ -28,8 +28,9 @@ struct StatsFilter {
   bool Pass(const base::StatView& stat) const;
 };
 
-std::string PrometheusText(const StatsFilter& filter);
-std::string StatsText(const StatsFilter& filter);  // "name: value" lines, histograms last
-std::string StatsJson(const StatsFilter& filter);
+// more: rows besides those of the registry.
+std::string PrometheusText(const StatsFilter& filter, base::StatSource* more = nullptr);
+std::string StatsText(const StatsFilter& filter, base::StatSource* more = nullptr);  // "name: value" lines, histograms last
+std::string StatsJson(const StatsFilter& filter, base::StatSource* more = nullptr);
 
 }  // namespace weft::telemetry

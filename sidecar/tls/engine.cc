@@ -4,8 +4,10 @@
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "sidecar/base/check.h"
@@ -275,6 +277,20 @@ std::string Engine::session_id() const {
   unsigned n = 0;
   const uint8_t* id = session ? SSL_SESSION_get_id(session, &n) : nullptr;
   return base::Hex({reinterpret_cast<const char*>(id), n});
+}
+
+std::string Engine::peer_pem(bool chain) const {
+  const STACK_OF(CRYPTO_BUFFER)* sent = SSL_get0_peer_certificates(impl_->ssl.get());
+  const size_t n = sent ? (chain ? sk_CRYPTO_BUFFER_num(sent) : std::min<size_t>(1, sk_CRYPTO_BUFFER_num(sent))) : 0;
+  bssl::UniquePtr<BIO> bio(BIO_new(BIO_s_mem()));
+  for (size_t i = 0; i < n; ++i) {
+    const CRYPTO_BUFFER* der = sk_CRYPTO_BUFFER_value(sent, i);
+    WEFT_CHECK(PEM_write_bio(bio.get(), PEM_STRING_X509, "", CRYPTO_BUFFER_data(der), static_cast<long>(CRYPTO_BUFFER_len(der))) > 0, "PEM_write_bio");
+  }
+  const uint8_t* text = nullptr;
+  size_t size = 0;
+  BIO_mem_contents(bio.get(), &text, &size);
+  return {reinterpret_cast<const char*>(text), size};
 }
 
 const LocalNames& Engine::local_names() const { return impl_->context->names; }

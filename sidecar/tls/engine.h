@@ -126,6 +126,8 @@ class Engine {
   const LocalNames& local_names() const;  // empty without a certificate; lives as long as the context
   // Set once the handshake is done and the peer showed a certificate; shared by all exchanges of the connection.
   const std::shared_ptr<const PeerInfo>& peer() const { return peer_; }
+  // The certificates the peer sent, its own first, as PEM (RFC 7468); chain false: only its own. Made anew by each call.
+  std::string peer_pem(bool chain) const;
 
   struct Impl;  // public only for the library's callbacks
 

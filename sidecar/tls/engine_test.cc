@@ -96,6 +96,9 @@ TEST(Engine, MutualTlsBothWays) {
   ASSERT_TRUE(l.server.peer());
   EXPECT_EQ(l.server.peer()->spiffe_id, kWeb);
   EXPECT_EQ(l.client.peer()->spiffe_id, kCart);
+  EXPECT_EQ(l.server.peer_pem(true), w.client.certificate_chain_pem);
+  EXPECT_TRUE(w.client.certificate_chain_pem.starts_with(l.server.peer_pem(false)));
+  EXPECT_EQ(l.server.peer_pem(false).find("END CERTIFICATE"), l.server.peer_pem(false).rfind("END CERTIFICATE"));
   EXPECT_EQ(l.client.peer()->not_after_unix_s, static_cast<int64_t>(w.clock.UnixNs() / base::kSecond) + 3600);
   l.Send(l.client, l.to_server, "ping");
   l.Send(l.server, l.to_client, "pong");

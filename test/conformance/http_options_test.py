@@ -1,7 +1,7 @@
 """Options of HTTP beside Envoy: the same bytes to both, and what comes of them upstream, downstream and in the access log: how names
-of fields are written, bodies gathered by the buffer filter, who the client is behind trusted hops, escaped slashes, what is said of
-client certificates."""
-import base64, hashlib, os, re, ssl, time, unittest
+of fields are written, bodies gathered by the buffer filter, who the client is behind trusted hops, escaped slashes, rules that name
+paths, limits of headers, what is said of client certificates."""
+import base64, hashlib, os, posixpath, re, ssl, time, unittest, urllib.parse
 
 from cases import *
 from envoy_config import *
@@ -208,13 +208,67 @@ class Options(unittest.TestCase):
         broken = lambda name, what: name.endswith(("%zz", "%2", "True, /%2f")) or name.startswith(("REJECT", "UNESCAPE_AND_REDIRECT")) and what == "log"
         self.compare(self.pair(listeners, {"c": {}}), cases, accepted=broken)
 
+    def test_rules_of_paths(self):
+        """No way of writing a path leads around a rule that names it: what our server has listeners do that have such rules."""
+        spelt = {"/admin/x"} | {"/admin/x"[:i] + "%%%02x" % ord(c) + "/admin/x"[i + 1:] for i, c in enumerate("/admin/x")}
+        for slash in ("//", "%2f", "%2F", "%5c", "%5C", "/%2f", "%2f/", "\\", "/./", "/.%2f", "/%2e/", "%2f%2e%2f", "///", "%5c%5c"):
+            spelt |= {"/admin" + slash + "x", slash + "admin/x", "/open/.." + slash + "admin/x", "/open" + slash + "../admin/x", "/open/%2e%2e" + slash + "admin/x",
+                      "/open/x" + slash + ".." + slash + ".." + slash + "admin" + slash + "x", "/admin" + slash + "../open/x", "/admin/.." + slash + "open" + slash + "x"}
+        spelt |= {"/%61%64%6d%69%6e/x", "/%2561dmin/x", "/open/..%252fadmin/x", "/x/../admin/x?y=/../open", "/open/?/../../admin/x",
+                  "http://a/admin/x", "http://a//admin/x", "http://a/open/..%2fadmin/x", "/open/%2e%2e;/admin/x", "/open/x"}
+        spelt = {p for p in spelt if p.startswith(("/", "http"))}
+        rule = lambda action, prefix: named("rbac", "filters.http.rbac.v3.RBAC", rules={"action": action, "policies": {
+            "p": {"permissions": [{"url_path": {"path": {"prefix": prefix}}}], "principals": [{"any": True}]}}})
+        rules = {"deny": rule("DENY", "/admin/"), "allow": rule("ALLOW", "/open/")}
+        listeners = {}
+        for action in ("KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"):
+            for merge in (True, False):
+                for what, filter in rules.items():
+                    listeners["%s %s %s" % (what, action, merge)] = (dict(routes=[route("/", "c")], filters=[filter], merge_slashes=merge, normalize_path=True,
+                                                                         path_with_escaped_slashes_action=action), None)
+        cases = {"%s, %s" % (l, p): (l, b"GET %s HTTP/1.1\r\nhost: a\r\n\r\n" % p.encode()) for l in listeners for p in sorted(spelt)}
+        pair = self.pair(listeners, {"c": {}})
+        redirected_or_refused = lambda name, what: what == "log" and name.split()[1].startswith(("REJECT", "UNESCAPE_AND_REDIRECT"))
+        self.compare(pair, cases, accepted=redirected_or_refused)
+        got = 0
+        for proxy in pair:
+            for what, proper in (("deny", lambda p: not p.startswith("/admin/")), ("allow", lambda p: p.startswith("/open/"))):
+                for p in sorted(spelt):
+                    for first, _, _ in proxy.ask(what + " UNESCAPE_AND_FORWARD True", b"GET %s HTTP/1.1\r\nhost: a\r\n\r\n" % p.encode())[0]:
+                        # An origin that does with a path whatever origins are known to do.
+                        path = urllib.parse.unquote(first.split(" ")[1].split("?")[0]).replace("\\", "/")
+                        meant = posixpath.normpath(re.sub("/+", "/", path)) + "/" * path.endswith("/")
+                        self.assertTrue(proper(meant), "%s: %s went on as %s, which is %s" % (what, p, first, meant))
+                        got += 1
+        self.assertGreater(got, 50)
+
+    def test_header_limits(self):
+        many = lambda n: b"".join(b"x-%d: 1\r\n" % i for i in range(n))
+        listeners = {"count": (dict(routes=[route("/few", "few"), route("/", "c")], common_http_protocol_options={"max_headers_count": 20}), None),
+                     "size": (dict(routes=[route("/", "c")], max_request_headers_kb=2), None), "default": (dict(routes=[route("/", "c")]), None)}
+        clusters = {"c": {}, "few": {"typed_extension_protocol_options": {
+            k: {**v, "common_http_protocol_options": {"max_headers_count": 4}} for k, v in http_options(http_protocol_options={}).items()}}}
+        get = lambda path, fields: b"GET %s HTTP/1.1\r\nhost: a\r\n%s\r\n" % (path, fields)
+        cases = {"count %d" % n: ("count", get(b"/", many(n))) for n in (1, 18, 19, 20, 21, 100)}
+        cases |= {"default %d" % n: ("default", get(b"/", many(n))) for n in (98, 99, 100, 101, 1000)}
+        cases |= {"size %d" % n: ("size", get(b"/", b"x: %s\r\n" % (b"y" * n))) for n in (1000, 1900, 2200, 8000)}
+        cases |= {"default of size %d" % n: ("default", get(b"/", b"x: %s\r\n" % (b"y" * n))) for n in (59_000, 63_000)}
+        cases |= {"size in many": ("size", get(b"/", b"x: %s\r\n" % (b"y" * 70) * 30)),
+                  "answer's count": ("count", b"POST /few HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n")}
+        pair = self.pair(listeners, clusters)
+        self.compare(pair, cases, accepted=lambda name, what: what == "log")
+        # Of a head that is too large we log the target, if it was read.
+        logs = [[line.rpartition(" ")[0] for line in p.lines()] for p in pair]
+        self.assertEqual(*logs)
+        self.assertEqual(sum(line.startswith("431") for line in logs[0]), 10)
+
     def test_client_certificates(self):
         certs = Certs()
         server = certs.leaf("server", "URI:spiffe://t/ns/default/sa/server,DNS:server.t", "/CN=server")
         leaves = {"spiffe": certs.leaf("spiffe", "URI:spiffe://t/ns/default/sa/web"), "names": certs.leaf("names", "DNS:a.t,DNS:b.t,URI:spiffe://t/x", "/O=An \\\"Org\\\"\\, Ltd/CN=names"),
                   "bare": certs.leaf("bare", "DNS:only.t", "/CN=bare"), "none": None}
         listeners = {}
-        details = {"nothing": {}, "all": {"subject": True, "dns": True, "uri": True}}
+        details = {"nothing": {}, "all": {"subject": True, "dns": True, "uri": True}, "pem": {"cert": True, "chain": True, "subject": True}}
         for mode in ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"):
             for what, wanted in details.items():
                 how = dict(routes=[route("/", "c")], forward_client_cert_details=mode, set_current_client_cert_details=wanted)

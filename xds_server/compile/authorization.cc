@@ -83,14 +83,19 @@ rbac::RBAC Rules(const PolicyObject& object, const World& world, const Port& por
   return out;
 }
 
-// The service's own object and the namespace's, all DENY before all ALLOW. ALLOW rules of both are one set.
+// The namespace's object and the service's own.
+std::vector<const PolicyObject*> Objects(const World& world, const Name& service) {
+  std::vector<const PolicyObject*> out;
+  if (const auto* p = world.FindPolicy("Authorization", {service.ns, "default"}); p && service.name != "default") out.push_back(p);
+  if (const auto* p = world.FindPolicy("Authorization", service)) out.push_back(p);
+  return out;
+}
+
+// All DENY before all ALLOW. ALLOW rules of both objects are one set.
 std::vector<rbac::RBAC> Evaluate(const World& world, const Name& service, const Port& port) {
   std::vector<rbac::RBAC> out;
   std::optional<rbac::RBAC> allow;
-  std::vector<const PolicyObject*> objects;
-  if (const auto* p = world.FindPolicy("Authorization", {service.ns, "default"}); p && service.name != "default") objects.push_back(p);
-  if (const auto* p = world.FindPolicy("Authorization", service)) objects.push_back(p);
-  for (const PolicyObject* p : objects) {
+  for (const PolicyObject* p : Objects(world, service)) {
     rbac::RBAC rules = Rules(*p, world, port);
     if (rules.action() == rbac::RBAC::DENY) out.push_back(std::move(rules));
     else if (allow) allow->MergeFrom(rules);
@@ -113,6 +118,17 @@ std::vector<NamedFilter> HttpAuthorization(const World& world, const Name& servi
     out.push_back(std::move(f));
   }
   return out;
+}
+
+bool AuthorizationNamesPaths(const World& world, const Name& service) {
+  for (const PolicyObject* object : Objects(world, service)) {
+    for (const auto& rule : object->object->authorization().rules()) {
+      for (const auto& to : rule.to()) {
+        if (to.paths_size() > 0) return true;
+      }
+    }
+  }
+  return false;
 }
 
 std::vector<NamedFilter> NetworkAuthorization(const World& world, const Name& service, const Port& port) {

@@ -112,6 +112,11 @@ void InboundChain(const World& world, const Service* service, const ProxyClass& 
     *out->mutable_typed_config() = f.config;
   };
   for (const NamedFilter& f : HttpAuthorization(world, c.service, seen)) add(f);
+  if (AuthorizationNamesPaths(world, c.service)) {
+    // "/x/..%2fadmin" and "//admin" are "/admin" to many applications: the rules judge, and the application gets, the plain path.
+    m.set_merge_slashes(true);
+    m.set_path_with_escaped_slashes_action(hcm::HttpConnectionManager::UNESCAPE_AND_FORWARD);
+  }
   if (auto fault = FaultFilter(world, c.service)) add(*fault);
   AddRouter(&m, metrics);
   AddManager(m, chain);

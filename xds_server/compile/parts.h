@@ -68,6 +68,8 @@ struct NamedFilter {
   google::protobuf::Any config;
 };
 std::vector<NamedFilter> HttpAuthorization(const World& world, const Name& service, const Port& port);
+// Whether a rule that holds for the service names paths.
+bool AuthorizationNamesPaths(const World& world, const Name& service);
 std::vector<NamedFilter> NetworkAuthorization(const World& world, const Name& service, const Port& port);
 std::optional<NamedFilter> FaultFilter(const World& world, const Name& service);
 
