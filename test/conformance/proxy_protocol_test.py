@@ -124,7 +124,9 @@ class Proxy:
         def plain(text):
             """Without the ports of this connection, in letters or in two bytes."""
             for number, name in ((me, "MINE"), (self.ports[port], "OUR")):
-                text = text.replace(str(number), name).replace(struct.pack(">H", number).decode("latin1"), name)
+                text = text.replace(str(number), name)
+                if text.startswith(SIGNATURE.decode("latin1")):  # elsewhere two bytes may be letters of the answer
+                    text = text.replace(struct.pack(">H", number).decode("latin1"), name)
             return text
 
         line = None
