@@ -34,7 +34,7 @@ bool SamePrefix(const Ip& a, const Ip& b, int bits) {
 
 std::optional<Ip> Ip::Parse(std::string_view text) {
   char buf[INET6_ADDRSTRLEN];
-  if (text.size() >= sizeof buf || text.find('\0') != std::string_view::npos) return std::nullopt;  // inet_pton would stop there
+  if (text.empty() || text.size() >= sizeof buf || text.find('\0') != std::string_view::npos) return std::nullopt;  // inet_pton would stop there
   memcpy(buf, text.data(), text.size());
   buf[text.size()] = 0;
   Ip ip;

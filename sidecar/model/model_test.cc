@@ -37,7 +37,10 @@ TEST(Address, PackedIsTheSameForIp) {
   static_assert(sizeof(IpPort) == 20);
 }
 
-TEST(Ip, NothingHidesBehindANul) { EXPECT_FALSE(Ip::Parse(std::string_view("1.2.3.4\0.5", 10))); }
+TEST(Ip, NothingIsNoAddressAndNothingHidesBehindANul) {
+  EXPECT_FALSE(Ip::Parse({}));
+  EXPECT_FALSE(Ip::Parse(std::string_view("1.2.3.4\0.5", 10)));
+}
 
 TEST(Cidr, Contains) {
   EXPECT_TRUE(C("10.1.2.3", 8).Contains(*Ip::Parse("10.200.0.1")));

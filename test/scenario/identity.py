@@ -109,6 +109,20 @@ def denied(mesh):
     expect(status == 200, "cart, which redis allows: %d %s" % (status, body[:100]))
 
 
+def spelt(mesh):
+    """A rule that names a path holds however the path is spelt"""
+    mesh.apply("apiVersion: weft/v1\nkind: Authorization\nmetadata: {name: catalog}\nspec:\n  action: DENY\n  rules:\n"
+               "  - name: no-items\n    from: [{services: [client]}]\n    to: [{paths: [\"/items*\"]}]\n")
+    mesh.await_push()
+    status, _, body = mesh.curl("http://catalog/healthz")
+    expect(status == 200, "a path that no rule names: %d %s" % (status, body[:100]))
+    spellings = ["/items", "//items", "/./items", "/x/../items", "/%69tems", "/x/%2e%2e/items", "/x/..%2fitems", "/x%2F..%2F%2fitems", "/%5citems", "/x\\..\\items", "/%2e%2f/items"]
+    for path in spellings:
+        status, _, body = mesh.curl("--path-as-is", "http://catalog" + path)
+        expect(status == 403, "%s: %d %s" % (path, status, body[:100]))
+    return "%d spellings" % len(spellings)
+
+
 # Connects twice, once asking and once silent; prints how each connection ended and after how many seconds.
 DIAL = """
 import socket, sys, time
@@ -174,4 +188,4 @@ def stolen_token(mesh):
                 mesh.outer.signal(w.pid, 9)
 
 
-PROMISES = [on_the_wire, refused, denied, fenced, stolen_token]
+PROMISES = [on_the_wire, refused, denied, spelt, fenced, stolen_token]
