@@ -28,6 +28,7 @@ from mesh import BIN, Mesh, Unmet, expect  # noqa: E402
 
 PORT, CONNECTIONS, ENVOY_UID, SERVER = 8000, 32, "4242", "10.77.0.1:15012"
 KINDS = ("none", "weft", "envoy")
+FIRST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "first.py")
 POLICY = """apiVersion: weft/v1
 kind: Authorization
 metadata: {name: %(kind)s-back}
@@ -48,7 +49,7 @@ spec:
 """
 # CPU of groups of processes ("pid,pid pid"), and of the cores, at the load's START and at its end. A session has a scheduling
 # group of its own, so nice alone has no effect; the group's has.
-RUN = """echo -15 2>/dev/null >/proc/self/autogroup; renice -n -15 -p $$ >/dev/null 2>&1
+RUN = """echo -15 2>/dev/null >/proc/self/autogroup; renice -n -15 -p $$ >/dev/null 2>&1; python3 %(first)s $$
 snap() {
   for group in %(groups)s; do
     for p in ${group//,/ }; do cat /proc/$p/task/*/schedstat; done 2>/dev/null | awk '{s += $1} END {printf "%%.0f ", s}'
@@ -189,7 +190,8 @@ class Path:
 
     def pin(self, pid, cpu, first=True):
         """first: before whatever else runs on the core."""
-        order = "chrt -a -f -p 10 %d" % pid if self.args.realtime else "echo -15 2>/dev/null >/proc/%d/autogroup; renice -n -15 -p %d >/dev/null 2>&1; :" % (pid, pid)
+        order = "chrt -a -f -p 10 %d" % pid if self.args.realtime else (
+            "echo -15 2>/dev/null >/proc/%d/autogroup; renice -n -15 -p %d >/dev/null 2>&1; python3 %s %d" % (pid, pid, FIRST, pid))
         self.mesh.must(self.mesh.outer.run(["sh", "-c", "taskset -acp %s %d && { %s; }" % (cpu, pid, order if first else ":")]), "pin")
 
     def until_served(self, kind, pair):
@@ -208,7 +210,7 @@ class Path:
         load = "%s env BENCH_ADDRESS=%s %s http %d -c %d -r %d -d %g -w 1" % (
             "chrt -f 10" if self.args.realtime else "", pair.address[0], self.program("load"), pair.address[1], CONNECTIONS, rate, secs)
         groups = " ".join(",".join(map(str, g)) for g in (pair.proxies or [0], [pair.backend], [self.mesh.server_pid]))
-        script = RUN % {"groups": groups, "cores": "%s|%s" % (self.args.client_cpu, self.args.server_cpu), "core": self.args.client_cpu, "load": load}
+        script = RUN % {"groups": groups, "cores": "%s|%s" % (self.args.client_cpu, self.args.server_cpu), "core": self.args.client_cpu, "load": load, "first": FIRST}
         r = self.mesh.outer.run(pair.enter + ["bash", "-c", script], timeout=secs + 30)
         return reading(r.out, rate, secs, os.sysconf("SC_CLK_TCK"))
 
