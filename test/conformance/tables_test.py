@@ -276,15 +276,16 @@ class Responses(unittest.TestCase):
 
 
 class H2spec(unittest.TestCase):
-    def test_strict_plain_and_tls(self):
+    def test_strict_plain_and_tls_and_with_http2_behind(self):
         h2spec = os.path.join(RUNFILES, "../h2spec/h2spec")
         if not os.path.exists(h2spec):
             self.skipTest("h2spec was not built (it needs Go and its modules)")
-        seen, plain, secure = Seen(), free_port(), free_port()
+        seen, plain, secure, front = Seen(), free_port(), free_port(), free_port()
         leaf = Certs().leaf("server", "DNS:localhost", "/CN=server")
-        Sidecar(static([http_listener(plain, [route("/", "back")], codec_type="HTTP2"), http_listener(secure, [route("/", "back")], tls(leaf, server=True, minimum="TLSv1_3"))],
-                       [cluster("back", seen.port)]), workers=1)
-        for flags in (["-p", str(plain)], ["-p", str(secure), "-t", "-k"]):
+        Sidecar(static([http_listener(plain, [route("/", "back")], codec_type="HTTP2"), http_listener(secure, [route("/", "back")], tls(leaf, server=True, minimum="TLSv1_3")),
+                        http_listener(front, [route("/", "ours")], codec_type="HTTP2")],
+                       [cluster("back", seen.port), cluster("ours", plain, h2=True)]), workers=1)
+        for flags in (["-p", str(plain)], ["-p", str(secure), "-t", "-k"], ["-p", str(front)]):
             r = run(h2spec, "--strict", "-h", "127.0.0.1", *flags, timeout=240)
             self.assertEqual(r.returncode, 0, r.stdout[r.stdout.find("Failures:"):])
             self.assertIn("146 tests, 146 passed", r.stdout.splitlines()[-1])
