@@ -29,6 +29,7 @@ WorkerCore::WorkerCore(Worker* worker, io::Loop* loop, const PlaneOptions& optio
     : worker_(worker), loop_(loop), options_(options), index_(index), clusters_(loop), istio_stats_(&options_.istio) {
   loop_->Arm(&sweep_, kSweepNs);
   if (options_.report_open) loop_->Arm(&open_sweep_, kOpenSweepNs);
+  if (options_.sink) sink_ = options_.sink(loop_, index_);
 }
 
 WorkerCore::~WorkerCore() {
@@ -205,32 +206,20 @@ void WorkerCore::FreeExchange(Exchange* e) {
 }
 
 std::unique_ptr<Record> WorkerCore::NewRecord() {
-  if (!spare_records_.empty()) {
-    std::unique_ptr<Record> r = std::move(spare_records_.back());
-    spare_records_.pop_back();
-    return r;
-  }
-  auto& back = worker_->free_records();
-  std::unique_ptr<Record>* old = back.Front();
-  if (!old) return std::make_unique<Record>();
-  std::unique_ptr<Record> r = std::move(*old);
-  back.Pop();
+  if (spare_records_.empty()) return std::make_unique<Record>();
+  std::unique_ptr<Record> r = std::move(spare_records_.back());
+  spare_records_.pop_back();
   return r;
 }
 
 void WorkerCore::Finish(std::unique_ptr<Record> record) {
-  if (!options_.all_records && !record->access_logs) {
-    record->Reset();
-    if (spare_records_.size() < kKeepExchanges) spare_records_.push_back(std::move(record));
-    return;
+  if (sink_ && (options_.all_records || record->access_logs)) {
+    if (current_) record->config_revision = current_.get()->revision;
+    sink_->Take(*record);
   }
-  if (current_) record->config_revision = current_.get()->revision;
-  auto& ring = worker_->records();
-  if (!ring.Push(record)) {
-    if (options_.overflow) options_.overflow(*record);
-  } else if (ring.size() * 2 == ring.capacity() && options_.wake) {
-    options_.wake();
-  }
+  if (spare_records_.size() >= kKeepExchanges) return;
+  record->Reset();
+  spare_records_.push_back(std::move(record));
 }
 
 void WorkerCore::ListEjected(const model::ClusterEntry& entry, AttemptRecord& attempt) {
@@ -244,11 +233,6 @@ void WorkerCore::ListEjected(const model::ClusterEntry& entry, AttemptRecord& at
     e.rule = why->rule, e.kinds = std::move(why->kinds), e.errors = why->errors;
     e.at_unix_ns = wall - (now - why->at_ns), e.until_unix_ns = wall + (why->until_ns - now);
   }
-}
-
-bool WorkerCore::Report(std::unique_ptr<Record> interim) {
-  auto& ring = worker_->records();
-  return ring.size() * 2 < ring.capacity() && ring.Push(interim);
 }
 
 void WorkerCore::OnConnectionOpen(Connection* c) {

@@ -92,10 +92,9 @@ class WorkerCore {
   void Rest(std::unique_ptr<codec::Codec> http1);
   Exchange* NewExchange();
   void FreeExchange(Exchange* e);
-  // Records main has read come back with their memory; one is made when none has.
+  // Records are kept for reuse with the memory of their texts.
   std::unique_ptr<Record> NewRecord();
-  void Finish(std::unique_ptr<Record> record);  // into the ring to main, or dropped and counted
-  bool Report(std::unique_ptr<Record> interim);  // while the ring is less than half full
+  void Finish(std::unique_ptr<Record> record);  // shown to the sink, then kept
   uint64_t NextOpenId() { return ++next_open_ * 64 + index_; }
 
   // Into the attempt that found no host: which ones are ejected (at most 16), since when and why.
@@ -127,7 +126,8 @@ class WorkerCore {
   base::List<Connection> connections_, dead_;
   std::vector<Exchange*> free_exchanges_;
   std::vector<std::unique_ptr<codec::Codec>> resting_codecs_;
-  std::vector<std::unique_ptr<Record>> spare_records_;  // of requests nobody asked about
+  std::vector<std::unique_ptr<Record>> spare_records_;
+  std::unique_ptr<RecordSink> sink_;  // null: nobody reads records
   std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_stats_;
   std::unordered_map<std::string, std::unique_ptr<RateLimitStats>> rate_limit_stats_;
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;

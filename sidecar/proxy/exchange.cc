@@ -409,9 +409,9 @@ void Exchange::Finish() {
   if (head_seen_ || record_->status) {
     FillRecord();
     if (const auto& istio = conn_->hcm().istio_stats) CountIstio(*istio);
-    core_->Finish(std::move(record_));
+  } else {
+    record_.reset();
   }
-  record_.reset();
   phase_ = Phase::kDone;
   advance_.Unlink();
   core_->OnRequest(-1);
@@ -425,7 +425,9 @@ void Exchange::ReportOpen() {
   if (phase_ == Phase::kAttempt && attempt_open_) proxy::ReportOpen(*core_, *record_, started_ns_, down_.body_bytes, record_->response_bytes);
 }
 
+// The record is read here, behind the writes of the turn: the caller has its answer before anybody is told of it.
 void Exchange::Reap() {
+  if (record_) core_->Finish(std::move(record_));
   ClearInbound(down_), ClearInbound(reply_);
   stream_.Clear();
   replay_.Clear(), again_.Clear();

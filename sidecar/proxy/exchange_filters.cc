@@ -288,8 +288,10 @@ void Exchange::Route() {
   StartAttempt();
 }
 
+// From the end of the request to the end of the response, whichever began first, as Envoy. A tunnel that was answered has
+// no response to wait for.
 void Exchange::ArmRouteTimeout() {
-  if (route_timeout_ns_ && !response_begun_ && !route_timer_.armed()) core_->loop()->Arm(&route_timer_, route_timeout_ns_);
+  if (route_timeout_ns_ && !(response_begun_ && upgrade_) && !route_timer_.armed()) core_->loop()->Arm(&route_timer_, route_timeout_ns_);
 }
 
 }  // namespace weft::proxy

@@ -221,14 +221,14 @@ TEST(Changes, NoRequestFailsWhileHostsComeAndGo) {
       });
     }
     auto check = [&] {
-      mesh.plane->DrainRecords([&](Record& r) {
-        if (r.status == 200 && r.flags.empty()) return;
+      for (const Record& r : mesh.TakeRecords()) {
+        if (r.status == 200 && r.flags.empty()) continue;
         ADD_FAILURE() << r.status << " " << r.flags.ToString() << " " << r.detail;
         for (uint32_t i = 0; i < r.attempt_count; ++i) {
           const auto& a = r.attempts[i];
           std::cerr << "  " << a.endpoint << " " << a.outcome << " " << a.detail << " at " << a.start_offset_ns / 1000 << " us\n";
         }
-      });
+      }
     };
     for (int round = 0; round < 30; ++round) {
       int before = good;

@@ -28,9 +28,8 @@ void ReportOpen(WorkerCore& core, Record& of, uint64_t started_ns, uint64_t requ
   }
   r->start_unix_ns = core.loop()->wall_now();
   r->request_bytes = request_bytes - of.told_request_bytes, r->response_bytes = response_bytes - of.told_response_bytes;
-  const uint64_t id = r->open_id;
-  if (!core.Report(std::move(r))) return;  // the next sweep tries again
-  of.open_id = id, of.told_ns = now, of.told_request_bytes = request_bytes, of.told_response_bytes = response_bytes;
+  of.open_id = r->open_id, of.told_ns = now, of.told_request_bytes = request_bytes, of.told_response_bytes = response_bytes;
+  core.Finish(std::move(r));
 }
 
 }  // namespace weft::proxy

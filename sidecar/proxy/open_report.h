@@ -4,7 +4,7 @@
 //
 // The first is made once it is kOpenAgeNs old (plain HTTP exchanges: kPlainAgeNs), further ones every kOpenAgainNs while
 // bytes move. Each has the ends, the protocol and the bytes since the last; the record of the end knows what was told
-// already. Short requests cost nothing; a ring that is half full has no room for interim records. Threads: the worker's.
+// already. Short requests cost nothing. Threads: the worker's.
 #pragma once
 
 #include <cstdint>

@@ -95,29 +95,6 @@ base::Status DataPlane::Publish(std::shared_ptr<const model::ConfigSnapshot> sna
   return base::Ok{};
 }
 
-size_t DataPlane::DrainRecords(const std::function<void(Record&)>& fn) {
-  size_t n = 0;
-  for (auto& w : workers_) {
-    // No more than what was there at the start: main has other things to do as well.
-    for (size_t left = w->records().size(); left > 0; --left, ++n) {
-      std::unique_ptr<Record>* slot = w->records().Front();
-      if (!slot) break;
-      std::unique_ptr<Record> r = std::move(*slot);
-      w->records().Pop();
-      fn(*r);
-      r->Reset();
-      w->free_records().Push(r);  // full: this one is not needed again
-    }
-  }
-  return n;
-}
-
-uint64_t DataPlane::dropped_records() const {
-  uint64_t n = 0;
-  for (const auto& w : workers_) n += w->records().dropped();
-  return n;
-}
-
 void DataPlane::StartDrain(uint64_t deadline_ns) {
   for (auto& w : workers_) w->StartDrain(deadline_ns);
 }

@@ -1,9 +1,8 @@
-// The data plane as the main thread sees it: listening sockets, N workers, and the records they hand back.
+// The data plane as the main thread sees it: listening sockets and N workers.
 //
 //   DataPlane plane({.workers = 2, .mark = 0x539});
 //   plane.Start();
 //   if (auto s = plane.Publish(snapshot); !s) ...        // binds what is new; an address in use is the error
-//   plane.DrainRecords([&](Record& r) { ... });          // from a timer of the main loop, and when `wake` is called
 //   plane.StartDrain(30 * base::kSecond);                // SIGTERM; then wait until active_connections() is 0
 //   plane.Stop();
 //
@@ -28,6 +27,10 @@ namespace weft::model {
 struct ConfigSnapshot;
 }
 
+namespace weft::io {
+class Loop;
+}
+
 namespace weft::filters::local_ratelimit {
 class BucketRegistry;
 }
@@ -41,8 +44,9 @@ struct PlaneOptions {
   uint32_t workers = 1;
   uint32_t mark = 0;                  // SO_MARK of sockets to upstreams; 0: none (needs CAP_NET_ADMIN otherwise)
   uint64_t max_connections = 0;       // downstream, all workers; 0: 45 % of RLIMIT_NOFILE
-  uint32_t record_ring = 8192;        // finished records each worker may hold for main; a power of two
-  // False: only records that an access log asks for are handed to main; the others never leave their worker.
+  // What reads a worker's finished records; empty: nobody does. Called on the worker's thread when it starts.
+  std::function<std::unique_ptr<RecordSink>(io::Loop* loop, uint32_t worker)> sink;
+  // False: the sink reads only the records that an access log asks for.
   bool all_records = true;
   std::string service_cluster;        // user-agent of requests without one, when add_user_agent is on
   std::string hostname;               // %HOSTNAME% in header values
@@ -52,9 +56,6 @@ struct PlaneOptions {
   std::shared_ptr<filters::local_ratelimit::BucketRegistry> buckets;  // null: the plane makes its own
   std::shared_ptr<ServerFirst> server_first;                              // the same
   bool report_open = false;           // records of what is open yet, too (open_report.h)
-  // Called from worker threads with a record whose ring is full, before it is lost to main; may be empty.
-  std::function<void(const Record&)> overflow;
-  std::function<void()> wake;         // called from worker threads when a ring is half full: make main drain soon
 };
 
 // A bound, listening descriptor; closed with its last owner.
@@ -76,9 +77,6 @@ class DataPlane {
   // Binds the listeners that are new or moved, then publishes. On error nothing changes (a listener that cannot bind
   // names itself in the error), so that the update can be refused (NACK).
   base::Status Publish(std::shared_ptr<const model::ConfigSnapshot> snapshot);
-  // Calls fn for each finished record, oldest first per worker; fn may take its content. Returns how many.
-  size_t DrainRecords(const std::function<void(Record&)>& fn);
-  uint64_t dropped_records() const;  // rings were full
 
   // Graceful: no new connections are accepted, HTTP/2 gets GOAWAY, HTTP/1 "connection: close", idle ones close;
   // what is left after deadline_ns is closed hard. Idempotent.

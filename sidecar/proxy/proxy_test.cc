@@ -291,22 +291,32 @@ TEST(Failures, RouteTimeout) {
   EXPECT_EQ(r.header("grpc-message"), "upstream request timeout");
 }
 
+// Whether the request ended before its response began, or after.
 TEST(Failures, AGrpcStreamPastItsCallersDeadlineEndsWithAStatus) {
-  TestServer app({.h2 = true, .handler = [](ServerStream& s) {
-                    if (!s.responded) s.Head("200", {{"content-type", "application/grpc"}}), s.Body("message", false);
-                  }});
-  Mesh mesh;
-  mesh.AddCluster("app", {app.port()}).protocol = model::Cluster::kHttp2;
-  mesh.Start();
-  TestClient c(mesh.port(), true);
-  Reply r = c.Post("/svc/m", "x", {{"content-type", "application/grpc"}, {"grpc-timeout", "100m"}});
-  EXPECT_FALSE(r.reset);
-  EXPECT_EQ(r.status, "200");
-  EXPECT_EQ(r.body, "message");
-  EXPECT_EQ(r.trailers.Value(Token::kGrpcStatus), "4");
-  Record rec = mesh.NextRecord();
-  EXPECT_EQ(rec.flags.ToString(), "UT");
-  EXPECT_EQ(rec.grpc_status, 4);
+  for (bool answered_first : {false, true}) {
+    TestServer app({.h2 = true, .handler = [answered_first](ServerStream& s) {
+                      if (s.responded || !(answered_first || s.complete())) return;
+                      s.Head("200", {{"content-type", "application/grpc"}}), s.Body("message", false);
+                    }});
+    Mesh mesh;
+    mesh.AddCluster("app", {app.port()}).protocol = model::Cluster::kHttp2;
+    mesh.Start();
+    TestClient c(mesh.port(), true);
+    auto* call = c.Open("POST", "/svc/m", {{"content-type", "application/grpc"}, {"grpc-timeout", "100m"}}, false);
+    ASSERT_TRUE(call);
+    if (answered_first) {
+      ASSERT_TRUE(c.Until([&] { return call->in.bits & codec::Inbound::kHead; }));
+    }
+    c.Send(call, "x", true);
+    const Reply r = c.Finish(call);
+    EXPECT_FALSE(r.reset);
+    EXPECT_EQ(r.status, "200");
+    EXPECT_EQ(r.body, "message");
+    EXPECT_EQ(r.trailers.Value(Token::kGrpcStatus), "4");
+    Record rec = mesh.NextRecord();
+    EXPECT_EQ(rec.flags.ToString(), "UT");
+    EXPECT_EQ(rec.grpc_status, 4);
+  }
 }
 
 TEST(Failures, PerTryTimeoutThenAnotherHost) {

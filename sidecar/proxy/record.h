@@ -1,8 +1,8 @@
 // What is remembered of one finished request or TCP connection: input of the access log, the wide request event, spans.
 //
-// Plain values, so that a record may cross threads. Workers fill a record while the exchange runs and move it into
-// their ring (ring.h); the main thread reads it there. Times are Unix or monotonic nanoseconds, durations are
-// nanoseconds from `start`; -1 means "did not happen". Sizes are bytes on the wire of the message (head and body).
+// Plain values. A worker fills a record while the exchange runs, shows it to its RecordSink once the answer is on its way,
+// and uses its memory again. Times are Unix or monotonic nanoseconds, durations are nanoseconds from `start`; -1 means
+// "did not happen". Sizes are bytes on the wire of the message (head and body).
 #pragma once
 
 #include <cstdint>
@@ -163,6 +163,15 @@ struct Record : RecordFigures {
 
   // Back to the initial state; strings and vectors keep their memory.
   void Reset();
+};
+
+// Reads a worker's finished records, on that worker's thread and after the writes of their turn: what it makes of them
+// (lines, events) is its own affair. It is made and destroyed there, too.
+class RecordSink {
+ public:
+  virtual ~RecordSink() = default;
+  // The record may be taken apart; its memory goes back to the worker.
+  virtual void Take(Record& record) = 0;
 };
 
 // Names for what no header named: a fresh trace and span, by which a refused or failed connection can be asked about.

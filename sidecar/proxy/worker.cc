@@ -33,7 +33,7 @@ struct LoopReport final : io::Timer {
 }  // namespace
 
 Worker::Worker(const PlaneOptions& options, uint32_t index, const std::vector<std::unique_ptr<Worker>>& peers)
-    : options_(options), index_(index), peers_(peers), records_(options.record_ring), free_records_(512), loop_(std::make_unique<io::Loop>(options.clock)) {}
+    : options_(options), index_(index), peers_(peers), loop_(std::make_unique<io::Loop>(options.clock)) {}
 
 Worker::~Worker() { Stop(); }
 

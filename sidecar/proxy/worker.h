@@ -1,8 +1,7 @@
 // One worker thread: a loop, the listeners' acceptors, downstream connections, pools of upstream connections.
-// Workers share nothing mutable but the cells of hosts and clusters (atomics) and their own record ring.
+// Workers share nothing mutable but the cells of hosts and clusters (atomics).
 //
-// Threads: Start, Publish, StartDrain, Stop, records() (consumer side) and the gauges are the main thread's; the rest
-// belongs to the worker's own.
+// Threads: Start, Publish, StartDrain, Stop and the gauges are the main thread's; the rest belongs to the worker's own.
 #pragma once
 
 #include <atomic>
@@ -12,7 +11,6 @@
 #include "sidecar/io/loop.h"
 #include "sidecar/model/address.h"
 #include "sidecar/proxy/plane.h"
-#include "sidecar/proxy/ring.h"
 
 namespace weft::proxy {
 
@@ -31,9 +29,6 @@ class Worker {
   // From another worker: an accepted connection that is better served here.
   void HandOver(int fd, const std::string& listener, const model::Address& peer);
 
-  // Finished records to main, and read ones back for reuse.
-  Ring<std::unique_ptr<Record>>& records() { return records_; }
-  Ring<std::unique_ptr<Record>>& free_records() { return free_records_; }
   uint64_t active_connections() const { return connections_.load(std::memory_order_relaxed); }
   uint64_t active_requests() const { return requests_.load(std::memory_order_relaxed); }
   io::Loop& loop() { return *loop_; }
@@ -45,7 +40,6 @@ class Worker {
   const PlaneOptions& options_;  // the plane's
   const uint32_t index_;
   const std::vector<std::unique_ptr<Worker>>& peers_;
-  Ring<std::unique_ptr<Record>> records_, free_records_;
   std::atomic<uint64_t> connections_{0}, requests_{0};
   std::unique_ptr<io::Loop> loop_;
   std::unique_ptr<WorkerCore> core_;

@@ -22,6 +22,7 @@
 #include "sidecar/cluster/outlier.h"
 #include "sidecar/server/memory.h"
 #include "sidecar/server/own_end.h"
+#include "sidecar/telemetry/record_writer.h"
 
 namespace weft::server {
 
@@ -29,7 +30,7 @@ Sidecar::Sidecar(Options options) : options_(std::move(options)) {
   auto& s = base::Stats::Get();
   ids_ = {s.Gauge("server.live"),              s.Gauge("server.uptime"),           s.Gauge("server.state"), s.Gauge("server.concurrency"),
           s.Gauge("server.total_connections"), s.Gauge("server.memory_allocated"), s.Gauge("server.memory_heap_size"), s.Gauge("server.memory_physical_size"), s.Gauge("server.days_until_first_cert_expiring"),
-          s.Histogram("server.initialization_time_ms"), s.Counter("server.records_unlogged")};
+          s.Histogram("server.initialization_time_ms")};
 }
 
 Sidecar::~Sidecar() {
@@ -120,29 +121,24 @@ base::Status Sidecar::StartPlane() {
     o.sidecar_identity = "spiffe://" + bootstrap_.mesh->trust_domain() + "/ns/" + (w.namespace_().empty() ? "default" : w.namespace_()) + "/sa/" + w.service();
   }
   o.istio = OwnEnd(bootstrap_);
-  // Before the workers, who may need it.
+  // Before the workers, who need it.
+  telemetry::EventOptions own;
   if (bootstrap_.mesh && bootstrap_.mesh->telemetry()) {
     const auto& w = bootstrap_.mesh->workload();
-    telemetry::EventOptions e{w.id(), w.service(), w.namespace_().empty() ? "default" : w.namespace_(), w.version()};
-    events_ = std::make_unique<telemetry::EventStream>(&loop_, e, [this](xds::GrpcStreamHandler* h) {
+    own = {w.id(), w.service(), w.namespace_().empty() ? "default" : w.namespace_(), w.version()};
+    events_ = std::make_unique<telemetry::EventStream>(&loop_, own, [this](xds::GrpcStreamHandler* h) {
       return mesh_ && mesh_->channel() ? mesh_->channel()->Open(telemetry::EventStream::kPath, h) : nullptr;
     });
     o.report_open = true;
-    o.overflow = [this](const proxy::Record& r) { events_->Overflow(r); };
   }
-  o.wake = [this] {
-    if (wake_posted_.exchange(true)) return;
-    loop_.Post([this] {
-      wake_posted_ = false;
-      DrainRecords();
-    });
+  o.sink = [this, own](io::Loop* loop, uint32_t worker) {
+    return std::make_unique<telemetry::RecordWriter>(loop, &handover_, events_ ? events_->queued() : nullptr, own, worker);
   };
   telemetry::GrpcLogs::Options logs;
   logs.loop = &loop_, logs.mark = mark_;
   logs.origin = {bootstrap_.node->SerializeAsString(), bootstrap_.node_id, bootstrap_.node_cluster, bootstrap_.node->locality().zone()};
   logs.find = [this](const std::string& cluster) { return FindCluster(cluster); };
   log_servers_ = std::make_unique<telemetry::GrpcLogs>(std::move(logs));
-  logger_.SetServers(log_servers_.get());
   plane_ = std::make_unique<proxy::DataPlane>(std::move(o));
   plane_->Start();
   if (auto s = builder_->Start(); !s) return s;
@@ -313,7 +309,7 @@ base::Status Sidecar::StartAdmin() {
   };
   admin_state_.drain_listeners = [this] { plane_->StartDrain(uint64_t{options_.drain_time_s} * base::kSecond); };
   admin_state_.quit = [this] { loop_.Post([this] { Quit(); }); };
-  admin_state_.reopen_logs = [this] { logger_.Reopen(); };
+  admin_state_.reopen_logs = [this] { log_files_.Reopen(); };
   admin_state_.uptime_s = [this] { return (loop_.now() - started_ns_) / base::kSecond; };
   admin_state_.version = kVersion;
   admin_state_.options = options_.Encoded();
@@ -350,26 +346,24 @@ base::Status Sidecar::StartPrometheus() {
   return base::Ok{};
 }
 
-// ---- records, shutdown
+// ---- what workers hand over, shutdown
 
-bool Sidecar::DrainRecords() {
-  const size_t n = plane_->DrainRecords([this](proxy::Record& r) {
-    if (!r.interim) logger_.Log(r);
-    if (events_) events_->Add(r);
+void Sidecar::TakePortions() {
+  handover_.Take([this](telemetry::Portion& p) {
+    for (auto& l : p.lines) log_files_.Append(l.path, &l.text);
+    for (auto& e : p.entries) {
+      size_t at = 0;
+      for (uint32_t size : e.sizes) log_servers_->Add(e.log, std::string_view(e.bytes).substr(at, size)), at += size;
+    }
+    if (events_ && !p.events.empty()) events_->Add(p.events);
   });
-  // Their events are counted (EventStream::Overflow); their lines in the access logs are not there.
-  if (uint64_t lost = plane_->dropped_records(); lost != unlogged_seen_) {
-    base::Cells::Local().Add(ids_.unlogged, lost - unlogged_seen_);
-    unlogged_seen_ = lost;
-  }
-  return n > 0;
 }
 
 void Sidecar::OnTick() {
-  loop_.Arm(&tick_, DrainRecords() ? kBusyTickNs : kTickNs);
+  loop_.Arm(&tick_, kTickNs);
   if (loop_.now() - last_flush_ns_ >= base::kSecond || draining_) {
     last_flush_ns_ = loop_.now();
-    logger_.Flush();
+    log_files_.Flush();
     log_servers_->Sweep();
   }
   if (loop_.now() - last_gauges_ns_ >= base::kSecond) {
@@ -430,8 +424,8 @@ void Sidecar::Quit() {
   WEFT_LOG(kMain, kInfo, "shutting down");
   // Connections that are still open end here, so that their records are among those sent below.
   plane_->Stop();
-  DrainRecords();
-  logger_.Flush();
+  TakePortions();
+  log_files_.Flush();
   loop_.Arm(&tick_, 0);
 }
 
@@ -441,7 +435,7 @@ void Sidecar::OnSignal() {
     WEFT_LOG(kMain, kInfo, "caught ", strsignal(static_cast<int>(info.ssi_signo)));
     if (info.ssi_signo == SIGTERM) BeginDrain();
     else if (info.ssi_signo == SIGINT) Quit();
-    else if (info.ssi_signo == SIGUSR1) logger_.Reopen();
+    else if (info.ssi_signo == SIGUSR1) log_files_.Reopen();
   }
 }
 
@@ -508,10 +502,8 @@ int Sidecar::Run() {
   if (mesh_) mesh_->Stop();
   if (ads_channel_) ads_channel_->Stop();
   plane_->Stop();
-  plane_->DrainRecords([this](proxy::Record& r) {
-    if (!r.interim) logger_.Log(r);
-  });
-  logger_.Flush();
+  TakePortions();
+  log_files_.Flush();
   admin_.reset();
   WEFT_LOG(kMain, kInfo, "exiting");
   return 0;

@@ -7,7 +7,6 @@
 // SIGTERM drains (--drain-time-s), SIGINT stops at once, SIGUSR1 reopens access logs.
 #pragma once
 
-#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,9 +18,10 @@
 #include "sidecar/dns/server.h"
 #include "sidecar/proxy/plane.h"
 #include "sidecar/server/options.h"
-#include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/access_log_files.h"
 #include "sidecar/telemetry/event_stream.h"
 #include "sidecar/telemetry/grpc_log.h"
+#include "sidecar/telemetry/portion.h"
 #include "sidecar/xds/ads_client.h"
 #include "sidecar/xds/bootstrap.h"
 #include "sidecar/xds/mesh_client.h"
@@ -47,8 +47,8 @@ class Sidecar {
   telemetry::LogTarget FindCluster(const std::string& name) const;  // where its endpoints are now
   void OnDns(const model::Listener& listener, bool added);
   std::string StaticErrors() const;
-  bool DrainRecords();   // whether there were any
-  void OnTick();         // every kTickNs, kBusyTickNs while records come: records, logs, gauges, shutdown
+  void TakePortions();   // what workers hand over goes to files, log servers and the event stream
+  void OnTick();         // every kTickNs: logs, gauges, shutdown
   void OnSignal();
   void OnSettled();
   void BeginDrain();
@@ -58,14 +58,13 @@ class Sidecar {
   std::string WhyNotReady();
 
   static constexpr uint64_t kTickNs = 100'000'000;
-  // In small portions: where main and a worker share a core, requests wait while main works through its records.
-  static constexpr uint64_t kBusyTickNs = 10'000'000;
   static constexpr uint32_t kMark = 0x539;
 
   const Options options_;
   io::Loop loop_;
   xds::Bootstrap bootstrap_;
   uint32_t mark_ = 0;
+  telemetry::Handover handover_{[this] { loop_.Post([this] { TakePortions(); }); }};
   std::unique_ptr<proxy::DataPlane> plane_;
   std::unique_ptr<dns::Resolver> resolver_;
   std::unique_ptr<xds::SnapshotBuilder> builder_;
@@ -75,7 +74,7 @@ class Sidecar {
   std::unique_ptr<telemetry::EventStream> events_;
   std::map<std::string, std::unique_ptr<dns::Server>> dns_;
   std::unique_ptr<telemetry::GrpcLogs> log_servers_;
-  telemetry::AccessLogger logger_;
+  telemetry::AccessLogFiles log_files_;
   admin::ConfigStats config_stats_;
   admin::AdminState admin_state_;
   std::unique_ptr<admin::HttpServer> admin_, prometheus_;
@@ -83,7 +82,7 @@ class Sidecar {
   std::string resolve_error_;
   bool told_health_ = false;  // by the admin, since the start
   bool healthy_ = true, initialized_ = false, draining_ = false, drain_started_ = false, quitting_ = false;
-  uint64_t started_ns_ = 0, drain_at_ns_ = 0, deadline_ns_ = 0, exit_by_ns_ = 0, last_flush_ns_ = 0, last_gauges_ns_ = 0, unlogged_seen_ = 0;
+  uint64_t started_ns_ = 0, drain_at_ns_ = 0, deadline_ns_ = 0, exit_by_ns_ = 0, last_flush_ns_ = 0, last_gauges_ns_ = 0;
   std::vector<std::string> ads_addresses_;
   int signal_fd_ = -1;
   struct SignalHandler : io::Handler {
@@ -104,9 +103,8 @@ class Sidecar {
     explicit MeshRetry(Sidecar* s) : io::Timer([](io::Timer* t) { static_cast<MeshRetry*>(t)->sidecar->ResolveMeshServer(); }), sidecar(s) {}
     Sidecar* sidecar;
   } mesh_retry_{this};
-  std::atomic<bool> wake_posted_{false};
   struct Ids {
-    base::StatId live, uptime, state, concurrency, connections, memory, heap, physical, cert_days, initialization, unlogged;
+    base::StatId live, uptime, state, concurrency, connections, memory, heap, physical, cert_days, initialization;
   } ids_;
 };
 

@@ -12,23 +12,13 @@ namespace weft::telemetry {
 
 namespace pb = weft::telemetry::v1;
 
-namespace {
-
-// Nobody will ask why about such a request: its count is enough when there is no room for more.
-bool WentWell(const proxy::Record& r) {
-  return r.status < 400 && r.grpc_status <= 0 && r.flags.empty() && r.transport_failure.empty();
-}
-
-}  // namespace
-
 EventStream::EventStream(io::Loop* loop, const EventOptions& options, OpenStream open)
-    : loop_(loop), options_(options), open_(std::move(open)), encoder_(options), rollups_(options), open_now_(options), overflow_(options) {
+    : loop_(loop), options_(options), open_(std::move(open)), encoder_(options), rollups_(options) {
   uint8_t random[16];
   if (getrandom(random, sizeof random, 0) != sizeof random) std::fill(random, random + 16, static_cast<uint8_t>(loop->wall_now()));
   static const char* digits = "0123456789abcdef";
   for (uint8_t b : random) epoch_ += digits[b >> 4], epoch_ += digits[b & 15];
   auto& s = base::Stats::Get();
-  events_stat_ = s.Counter("weft.events.total"), rolled_stat_ = s.Counter("weft.events.without_detail");
   dropped_stat_ = s.Counter("weft.events.dropped");
   batches_stat_ = s.Counter("weft.events.batches_acknowledged"), resent_stat_ = s.Counter("weft.events.batches_resent");
   unacked_stat_ = s.Gauge("weft.events.batches_unacknowledged");
@@ -66,42 +56,25 @@ void EventStream::Drop(uint64_t n) {
   base::Cells::Local().Add(dropped_stat_, n);
 }
 
-void EventStream::Add(const proxy::Record& record) {
-  if (record.interim) {
-    open_now_.Report(record);
-    return ArmTick();
-  }
-  if (record.open_id) open_now_.Ended(record.open_id);
-  base::Cells& cells = base::Cells::Local();
-  cells.Add(events_stat_);
-  if (queued_bytes() >= (WentWell(record) ? kSoftBytes : kHardBytes)) {
-    rollups_.Fold(record) ? cells.Add(rolled_stat_) : Drop(1);
-    return ArmTick();
-  }
-  encoder_.Whole(record, ++number_, &pending_);
-  pending_revision_ = std::max(pending_revision_, record.config_revision);
+void EventStream::Add(EventPortion& portion) {
+  for (const OpenReport& r : portion.open) open_now_.Report(r);
+  for (uint64_t id : portion.ended) open_now_.Ended(id);
+  uint64_t lost = portion.dropped;
+  if (!portion.rollups.empty()) lost += rollups_.Merge(portion.rollups);
+  if (lost) Drop(lost);
+  pending_revision_ = std::max(pending_revision_, portion.config_revision);
+  if (pending_.empty()) pending_.swap(portion.bytes);
+  else pending_ += portion.bytes;
   if (pending_.size() >= kMaxBatchBytes) {
     Seal();
     SendWaiting();
   }
+  TellQueued();
   ArmTick();
-}
-
-void EventStream::Overflow(const proxy::Record& record) {
-  std::lock_guard lock(overflow_mu_);
-  if (!overflow_.Fold(record)) ++overflow_lost_;
-  if (record.open_id && overflow_ended_.size() < OpenTable::kMaxOpen) overflow_ended_.push_back(record.open_id);
 }
 
 // Rollups of the time that is over (or all) become events; they wait in their table while the queue is full.
 void EventStream::CollectRollups(bool all) {
-  {
-    std::lock_guard lock(overflow_mu_);
-    if (!overflow_.empty()) overflow_lost_ += rollups_.Merge(overflow_);
-    for (uint64_t id : overflow_ended_) open_now_.Ended(id);
-    overflow_ended_.clear();
-    if (overflow_lost_) Drop(std::exchange(overflow_lost_, 0));
-  }
   if (rollups_.empty() || queued_bytes() >= kHardBytes) return;
   rollups_.Take(all ? UINT64_MAX : loop_->wall_now() / base::kSecond, [this](std::string_view shared, const RollupSums& sums) {
     encoder_.Rollup(shared, sums, ++number_, &pending_);
@@ -169,6 +142,7 @@ void EventStream::OnTick() {
   if (!stream_) Open();
   SendWaiting();
   ReportDropped();
+  TellQueued();
   if (!rollups_.empty() || !open_now_.empty()) ArmTick();
 }
 
@@ -176,6 +150,7 @@ bool EventStream::Flush() {
   CollectRollups(true);
   Seal();
   SendWaiting();
+  TellQueued();
   return sent_.empty() && rollups_.empty();
 }
 
@@ -189,6 +164,7 @@ void EventStream::OnMessage(std::string_view bytes) {
   }
   acknowledged_ = std::max(acknowledged_, std::min(ack.sequence(), sequence_));
   base::Cells::Local().Set(unacked_stat_, sent_.size());
+  TellQueued();
   SendWaiting();
   ReportDropped();
 }

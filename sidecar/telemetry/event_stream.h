@@ -1,36 +1,31 @@
-// Finished records as wide events to the server (weft.telemetry.v1), over the mesh channel: batched, bounded, exact.
+// Wide events to the server (weft.telemetry.v1), over the mesh channel: batched, bounded, exact. Workers encode them
+// (event_writer.h), this sends them.
 //
 //   EventStream events(loop, {.workload_id = ..., .service = ...}, [&](xds::GrpcStreamHandler* h) { return channel.Open(kPath, h); });
 //   events.ChannelUp();                  // whenever the channel came up
-//   events.Add(record);                  // main thread, for each record drained
-//   events.Overflow(record);             // any thread, for a record that found no place on its way to main
+//   events.Add(portion);                 // what a worker has encoded and counted
 //
 // Batches leave after kMaxBatchBytes or kMaxDelayNs. A batch stays here until it is acknowledged; after a lost stream
 // the unacknowledged ones are sent again with the same (epoch, number) on every event, so that the server counts each
 // exactly once.
 //
-// When more than kSoftBytes wait, the server or the link is slower than the traffic: requests that went well are then
-// counted in rollups (rollups.h) instead of kept whole, and sent as such once their second is over. Those that did not
-// go well keep their details up to kHardBytes. Only what the rollups' bounded table cannot take is dropped and counted:
-// that number travels with each batch.
-//
-// Interim records (of what has not ended) are no events of their own: how much is open is told now and then (open_table.h).
-// Threads: main, but for Overflow.
+// What workers only counted (rollups.h) is sent once its second is over. What no table could take is dropped and counted:
+// that number travels with each batch. How much is open is told now and then (open_table.h).
+// Threads: main, but for reading queued().
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
 #include <string>
-#include <vector>
 
 #include "sidecar/base/stats.h"
 #include "sidecar/io/loop.h"
-#include "sidecar/proxy/record.h"
 #include "sidecar/telemetry/event_encode.h"
+#include "sidecar/telemetry/event_writer.h"
 #include "sidecar/telemetry/open_table.h"
-#include "sidecar/telemetry/rollups.h"
+#include "sidecar/telemetry/portion.h"
 #include "sidecar/xds/grpc_channel.h"
 
 namespace weft::telemetry {
@@ -44,8 +39,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   EventStream(io::Loop* loop, const EventOptions& options, OpenStream open);
   ~EventStream();
   void ChannelUp();
-  void Add(const proxy::Record& record);
-  void Overflow(const proxy::Record& record);
+  void Add(EventPortion& portion);
   // Sends what is pending now; true when nothing is left unacknowledged.
   bool Flush();
   void Stop();
@@ -53,9 +47,10 @@ class EventStream final : public xds::GrpcStreamHandler {
   uint64_t dropped() const { return dropped_; }
   size_t unacknowledged() const { return sent_.size(); }
   size_t queued_bytes() const { return queued_bytes_ + pending_.size(); }
+  const std::atomic<size_t>* queued() const { return &queued_; }  // the same, for the workers
 
-  static constexpr size_t kMaxInFlight = 16, kMaxBatchBytes = 256 << 10, kSoftBytes = 2 << 20, kHardBytes = 8 << 20;
-  static constexpr uint64_t kMaxDelayNs = 200'000'000;
+  static constexpr size_t kMaxInFlight = 16, kMaxBatchBytes = 256 << 10, kHardBytes = EventWriter::kHardBytes;
+  static constexpr uint64_t kMaxDelayNs = 100'000'000;
 
  private:
   void OnMessage(std::string_view bytes) override;
@@ -69,6 +64,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   void ReportDropped();
   void Drop(uint64_t n);
   void ArmTick();
+  void TellQueued() { queued_.store(queued_bytes(), std::memory_order_relaxed); }
 
   struct Batch {
     std::string events;        // encoded EventBatch with the events only
@@ -95,12 +91,8 @@ class EventStream final : public xds::GrpcStreamHandler {
   uint64_t number_ = 0, sequence_ = 0, acknowledged_ = 0, dropped_ = 0, dropped_sent_ = 0;
   size_t queued_bytes_ = 0;      // of sent_
   Tick tick_{this};
-  base::StatId events_stat_, rolled_stat_, dropped_stat_, batches_stat_, resent_stat_, unacked_stat_;
-
-  std::mutex overflow_mu_;       // guards what follows
-  Rollups overflow_;
-  std::vector<uint64_t> overflow_ended_;
-  uint64_t overflow_lost_ = 0;
+  std::atomic<size_t> queued_{0};
+  base::StatId dropped_stat_, batches_stat_, resent_stat_, unacked_stat_;
 };
 
 }  // namespace weft::telemetry

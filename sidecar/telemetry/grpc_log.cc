@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "sidecar/base/log.h"
-#include "sidecar/telemetry/als_encode.h"
 #include "sidecar/telemetry/proto_wire.h"
 
 namespace weft::telemetry {
@@ -184,17 +183,25 @@ bool LogSender::Finish() {
   return !stream_;
 }
 
-std::shared_ptr<LogSender> GrpcLogs::For(const std::shared_ptr<const GrpcLog>& config) {
+GrpcLogs::GrpcLogs(Options options)
+    : options_(std::move(options)), dropped_(base::Stats::Get().Counter("access_logs.entries_dropped")) {}
+
+LogSender* GrpcLogs::For(const std::shared_ptr<const GrpcLog>& config) {
   auto it = senders_.find(config->key);
   if (it != senders_.end()) {
     it->second.ending_since_ns = 0;
-    return it->second.sender;
+    return it->second.sender.get();
   }
   if (senders_.size() >= kMaxSenders) return nullptr;
-  auto sender = std::make_shared<LogSender>(options_.loop, config, options_.origin, options_.mark);
+  auto& sender = senders_[config->key].sender;
+  sender = std::make_unique<LogSender>(options_.loop, config, options_.origin, options_.mark);
   sender->SetTarget(options_.find(config->cluster));
-  senders_[config->key].sender = sender;
-  return sender;
+  return sender.get();
+}
+
+void GrpcLogs::Add(const std::shared_ptr<const GrpcLog>& config, std::string_view entry) {
+  LogSender* sender = For(config);
+  sender ? sender->Add(entry) : base::Cells::Local().Add(dropped_);
 }
 
 void GrpcLogs::SnapshotChanged(const model::ConfigSnapshot& snapshot) {
@@ -223,7 +230,7 @@ void GrpcLogs::SnapshotChanged(const model::ConfigSnapshot& snapshot) {
 void GrpcLogs::Sweep() {
   for (auto it = senders_.begin(); it != senders_.end();) {
     auto& [key, e] = *it;
-    const bool used = e.sender.use_count() > 1 || configured_.contains(key);
+    const bool used = configured_.contains(key);
     if (used) e.ending_since_ns = 0;
     if (!used && !e.ending_since_ns) e.ending_since_ns = options_.loop->now();
     const bool over = !used && (e.sender->Finish() || options_.loop->now() - e.ending_since_ns > kMaxEndingNs);
@@ -235,14 +242,6 @@ bool GrpcLogs::Finish() {
   bool done = true;
   for (auto& [key, e] : senders_) done &= e.sender->Finish();
   return done;
-}
-
-void GrpcLogSink::Log(const proxy::Record& record) {
-  switch (config_->kind) {
-    case GrpcLog::kHttp: return sender_->Add(EncodeHttpEntry(record, *config_));
-    case GrpcLog::kTcp: return sender_->Add(EncodeTcpEntry(record, *config_));
-    case GrpcLog::kOtlp: return sender_->Add(otlp_.Encode(record));
-  }
 }
 
 }  // namespace weft::telemetry

@@ -2,8 +2,7 @@
 // log_name) or OTLP (an Export per batch).
 //
 //   GrpcLogs servers({.loop = &loop, .origin = node, .find = [&](const std::string& cluster) { return target; }});
-//   GrpcLogSink sink(servers.For(config), config);
-//   sink.Log(record);
+//   servers.Add(config, entry);  // encoded (grpc_log_encode.h)
 //   servers.SnapshotChanged(*snapshot);
 //   servers.Sweep();             // once a second: ends the streams of logs that are configured no more
 //   servers.Finish();            // at the end, again and again until it is true or time is up
@@ -32,7 +31,6 @@
 #include "sidecar/io/loop.h"
 #include "sidecar/model/grpc_log.h"
 #include "sidecar/model/snapshot.h"
-#include "sidecar/proxy/record.h"
 #include "sidecar/telemetry/otlp_encode.h"
 #include "sidecar/xds/grpc_channel.h"
 
@@ -109,9 +107,11 @@ class GrpcLogs {
   static constexpr size_t kMaxSenders = 256;
   static constexpr uint64_t kMaxEndingNs = 10'000'000'000;  // for the last batches of a log that is gone
 
-  explicit GrpcLogs(Options options) : options_(std::move(options)) {}
-  // Logs with equal keys share one. Null: there are too many.
-  std::shared_ptr<LogSender> For(const std::shared_ptr<const model::GrpcLog>& config);
+  explicit GrpcLogs(Options options);
+  // Logs with equal keys share a sender. Null: there are too many.
+  LogSender* For(const std::shared_ptr<const model::GrpcLog>& config);
+  // To the log's sender; counted in access_logs.entries_dropped where it has none.
+  void Add(const std::shared_ptr<const model::GrpcLog>& config, std::string_view entry);
   // Senders go where their clusters are now; those that no listener names end with the next Sweep().
   void SnapshotChanged(const model::ConfigSnapshot& snapshot);
   void Sweep();
@@ -120,26 +120,14 @@ class GrpcLogs {
 
  private:
   struct Entry {
-    std::shared_ptr<LogSender> sender;
+    std::unique_ptr<LogSender> sender;
     uint64_t ending_since_ns = 0;       // 0: in use
   };
   const Options options_;
   std::map<std::string, Entry> senders_;  // by GrpcLog::key
   std::vector<std::shared_ptr<const model::ListenerEntry>> listeners_;  // of the snapshot
   std::set<std::string> configured_;      // keys of the logs that they name
-};
-
-// One configured log: records in, entries to its sender.
-class GrpcLogSink {
- public:
-  GrpcLogSink(std::shared_ptr<LogSender> sender, std::shared_ptr<const model::GrpcLog> config)
-      : sender_(std::move(sender)), config_(std::move(config)), otlp_(*config_) {}
-  void Log(const proxy::Record& record);
-
- private:
-  const std::shared_ptr<LogSender> sender_;
-  const std::shared_ptr<const model::GrpcLog> config_;
-  const OtlpEncoder otlp_;              // kOtlp
+  const base::StatId dropped_;
 };
 
 }  // namespace weft::telemetry

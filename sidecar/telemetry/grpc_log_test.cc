@@ -8,6 +8,7 @@
 #include "opentelemetry/proto/resource/v1/resource.pb.h"
 #include "sidecar/base/stats.h"
 #include "sidecar/telemetry/als_encode.h"
+#include "sidecar/telemetry/otlp_encode.h"
 
 namespace weft::telemetry {
 namespace {
@@ -194,24 +195,29 @@ TEST(LogSender, WhatCannotLeaveWaitsWithinBounds) {
   EXPECT_EQ(10'000u, Counter("access_logs.grpc_access_log.logs_dropped") - before) << "what is left at the end is dropped, and counted";
 }
 
-TEST(GrpcLogs, OneSenderAKeyUntilNobodyHasIt) {
+TEST(GrpcLogs, OneSenderAKeyUntilNobodyNamesItAndNothingWaits) {
   base::ManualClock clock;
   io::Loop loop(&clock);
   loop.RunOnce(0);
   GrpcLogs logs({&loop, {}, 0, [](const std::string&) { return LogTarget(); }});
   auto config = std::make_shared<GrpcLog>(), other = std::make_shared<GrpcLog>();
   config->key = "a", other->key = "b";
-  auto first = logs.For(config);
+  model::ConfigSnapshot snapshot;
+  auto listener = std::make_shared<model::Listener>();
+  auto named = std::make_shared<model::AccessLogs>();
+  named->logs.emplace_back().grpc = config;
+  listener->access_logs = named;
+  auto entry = std::make_shared<model::ListenerEntry>();
+  entry->config = listener;
+  snapshot.listeners.push_back(entry);
+  logs.SnapshotChanged(snapshot);
+  LogSender* first = logs.For(config);
   EXPECT_EQ(first, logs.For(config));
-  auto second = logs.For(other);
-  EXPECT_NE(first, second);
+  EXPECT_NE(first, logs.For(other));
   logs.Sweep();
-  EXPECT_EQ(2u, logs.size());
-  first.reset();
-  logs.Sweep();
-  EXPECT_EQ(1u, logs.size()) << "nothing waited";
-  second->Add("x");
-  second.reset();
+  EXPECT_EQ(1u, logs.size()) << "one is named, nothing waited for the other";
+  logs.SnapshotChanged({});
+  logs.Add(config, "x");
   logs.Sweep();
   EXPECT_EQ(1u, logs.size()) << "an entry waits for its server";
   clock.Advance(GrpcLogs::kMaxEndingNs + base::kSecond);

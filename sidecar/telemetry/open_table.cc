@@ -4,17 +4,16 @@
 
 namespace weft::telemetry {
 
-void OpenTable::Report(const proxy::Record& r) {
-  auto known = open_.find(r.open_id);
+void OpenTable::Report(const OpenReport& r) {
+  auto known = open_.find(r.id);
   if (known == open_.end()) {
     if (open_.size() >= kMaxOpen) return;
-    std::string shared(encoder_.Shared(r));
-    auto row = rows_.find(shared);
+    auto row = rows_.find(r.shared);
     if (row == rows_.end()) {
       if (rows_.size() >= kMaxSeries) return;
-      row = rows_.emplace(std::move(shared), Row()).first;
+      row = rows_.emplace(r.shared, Row()).first;
     }
-    known = open_.emplace(r.open_id, &*row).first;
+    known = open_.emplace(r.id, &*row).first;
     ++row->second.sums.open;
     row->second.changed = true;
   }

@@ -1,7 +1,7 @@
 // What is open: how many connections, WebSockets and streams of each pair of ends, and what they moved lately.
 //
-//   OpenTable open(options);
-//   open.Report(interim_record);
+//   OpenTable open;
+//   open.Report(report);                           // of an interim record
 //   open.Ended(record.open_id);                    // 0: was never told
 //   open.Take(now_ns, [&](std::string_view shared, const OpenSums& s) { ... });   // what is to be told now
 //
@@ -16,13 +16,13 @@
 #include <unordered_map>
 
 #include "sidecar/telemetry/event_encode.h"
+#include "sidecar/telemetry/portion.h"
 
 namespace weft::telemetry {
 
 class OpenTable {
  public:
-  explicit OpenTable(const EventOptions& own) : encoder_(own) {}
-  void Report(const proxy::Record& interim);
+  void Report(const OpenReport& report);
   void Ended(uint64_t open_id);
   void Take(uint64_t now_ns, const std::function<void(std::string_view shared, const OpenSums& sums)>& fn);
   bool empty() const { return rows_.empty(); }
@@ -37,7 +37,6 @@ class OpenTable {
     uint64_t told_ns = 0;
   };
   using Rows = std::unordered_map<std::string, Row>;
-  EventEncoder encoder_;
   Rows rows_;
   std::unordered_map<uint64_t, Rows::value_type*> open_;
 };

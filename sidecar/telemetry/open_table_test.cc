@@ -8,14 +8,8 @@ namespace weft::telemetry {
 namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
-const EventOptions kOwn{"web-1", "web", "default", "v1"};
 
-proxy::Record Interim(uint64_t id, const std::string& callee = "redis", uint64_t bytes = 0) {
-  proxy::Record r;
-  r.interim = true, r.open_id = id, r.direction = proxy::Direction::kOutbound, r.cluster = "outbound|6379||" + callee + ".default";
-  r.destination_service = callee, r.request_bytes = bytes, r.response_bytes = 2 * bytes;
-  return r;
-}
+OpenReport Interim(uint64_t id, const std::string& callee = "redis", uint64_t bytes = 0) { return {id, bytes, 2 * bytes, callee}; }
 
 std::vector<OpenSums> TakeAt(OpenTable& t, uint64_t second) {
   std::vector<OpenSums> out;
@@ -24,7 +18,7 @@ std::vector<OpenSums> TakeAt(OpenTable& t, uint64_t second) {
 }
 
 TEST(OpenTable, TellsAtOnceThenWhenItChangesThenNowAndThen) {
-  OpenTable t(kOwn);
+  OpenTable t;
   t.Report(Interim(1, "redis", 100)), t.Report(Interim(2));
   auto told = TakeAt(t, 100);
   ASSERT_EQ(told.size(), 1u);
@@ -50,7 +44,7 @@ TEST(OpenTable, TellsAtOnceThenWhenItChangesThenNowAndThen) {
 }
 
 TEST(OpenTable, IsBounded) {
-  OpenTable t(kOwn);
+  OpenTable t;
   for (uint64_t i = 1; i <= OpenTable::kMaxSeries + 100; ++i) t.Report(Interim(i, "s" + std::to_string(i)));
   EXPECT_EQ(TakeAt(t, 1).size(), OpenTable::kMaxSeries);
   for (uint64_t i = 0; i < OpenTable::kMaxOpen + 100; ++i) t.Report(Interim(1'000'000 + i, "s1"));

@@ -6,7 +6,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "sidecar/telemetry/access_log.h"
+#include "sidecar/telemetry/access_log_files.h"
+#include "sidecar/telemetry/access_log_writer.h"
 #include "sidecar/telemetry/stats_text.h"
 
 namespace weft::telemetry {
@@ -26,9 +27,12 @@ TEST(AccessLog, JsonKeepsTypesAndEscapes) {
   proxy::Record r;
   r.status = 503, r.method = "GET", r.path = "/\x01\xff\n";
   r.access_logs = logs;
-  AccessLogger logger;
-  logger.Log(r);
-  logger.Flush();
+  AccessLogWriter writer;
+  Portion portion{EventOptions()};
+  writer.Write(r, &portion);
+  AccessLogFiles files;
+  for (auto& l : portion.lines) files.Append(l.path, &l.text);
+  files.Flush();
   std::ifstream in(path);
   std::stringstream text;
   text << in.rdbuf();

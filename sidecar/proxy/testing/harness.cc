@@ -438,6 +438,20 @@ Mesh::Mesh() {
   chain.name = "chain";
 }
 
+namespace {
+struct KeepRecords final : RecordSink {
+  KeepRecords(const std::atomic<bool>* wanted, std::mutex* mu, std::deque<Record>* to) : wanted(wanted), mu(mu), to(to) {}
+  void Take(Record& r) override {
+    if (!*wanted) return;
+    std::lock_guard lock(*mu);
+    to->push_back(std::move(r)), r = Record();
+  }
+  const std::atomic<bool>* wanted;
+  std::mutex* mu;
+  std::deque<Record>* to;
+};
+}  // namespace
+
 Mesh::~Mesh() {
   if (plane) plane->Stop();
 }
@@ -452,7 +466,7 @@ model::Cluster& Mesh::AddCluster(const std::string& name, const std::vector<uint
 
 void Mesh::Start(uint32_t workers) {
   options.workers = workers;
-  options.record_ring = 1024;
+  options.sink = [this](io::Loop*, uint32_t) { return std::make_unique<KeepRecords>(&keep_records, &records_mu_, &records_); };
   plane = std::make_unique<DataPlane>(options);
   plane->Start();
   Publish();
@@ -531,16 +545,21 @@ uint16_t Mesh::port() const {
   return static_cast<uint16_t>(atoi(a.substr(a.rfind(':') + 1).c_str()));
 }
 
+std::deque<Record> Mesh::TakeRecords() {
+  std::lock_guard lock(records_mu_);
+  return std::exchange(records_, {});
+}
+
 Record Mesh::NextRecord() {
-  auto end = std::chrono::steady_clock::now() + kPatience;
-  while (records_.empty()) {
-    plane->DrainRecords([&](Record& r) { records_.push_back(std::move(r)), r = Record(); });
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  for (;; std::this_thread::yield()) {
     WEFT_CHECK(std::chrono::steady_clock::now() < end, "no record came");
-    if (records_.empty()) std::this_thread::yield();
+    std::lock_guard lock(records_mu_);
+    if (records_.empty()) continue;
+    Record r = std::move(records_.front());
+    records_.pop_front();
+    return r;
   }
-  Record r = std::move(records_.front());
-  records_.pop_front();
-  return r;
 }
 
 }  // namespace weft::proxy::testing

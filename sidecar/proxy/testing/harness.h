@@ -9,6 +9,7 @@
 //   Record rec = mesh.NextRecord();
 #pragma once
 
+#include <mutex>
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -147,6 +148,8 @@ class Mesh {
   uint16_t port() const;
   // The next finished record; waits for it.
   Record NextRecord();
+  // All that have finished since.
+  std::deque<Record> TakeRecords();
   model::Forward& forward() { return route->forward; }
 
   model::HttpConnectionManager hcm;
@@ -168,10 +171,12 @@ class Mesh {
   PlaneOptions options;
   std::unique_ptr<DataPlane> plane;
   cluster::CellRegistry cells;
+  std::atomic<bool> keep_records{true};
 
  private:
   std::map<std::string, std::shared_ptr<const model::ClusterEntry>> entries_;
-  std::deque<Record> records_;
+  std::mutex records_mu_;
+  std::deque<Record> records_;           // guarded by it
   uint64_t sequence_ = 0;
 };
 

@@ -113,9 +113,15 @@ Stage::Stage(Mesh* mesh, bool down_h2, bool up_h2) : mesh_(mesh), down_h2_(down_
   mesh_->clusters["app"].pipes = {"@" + std::string(name.sun_path + 1, length - sizeof(sa_family_t) - 1)};
   cells_ = mesh_->cells.Get("app");
 
-  options_.workers = 1, options_.record_ring = 64, options_.max_connections = 1000, options_.clock = &clock_;
+  options_.workers = 1, options_.max_connections = 1000, options_.clock = &clock_;
   options_.buckets = std::make_shared<filters::local_ratelimit::BucketRegistry>();
   workers_.push_back(std::make_unique<Worker>(options_, 0, workers_));
+  struct Keep final : RecordSink {
+    explicit Keep(std::vector<Record>* to) : to(to) {}
+    void Take(Record& r) override { to->push_back(std::move(r)), r = Record(); }
+    std::vector<Record>* to;
+  };
+  options_.sink = [this](io::Loop*, uint32_t) { return std::make_unique<Keep>(&records); };
   core_ = std::make_unique<WorkerCore>(&worker(), &worker().loop(), options_, 0);
   Publish();
 }
@@ -184,10 +190,6 @@ void Stage::Settle() {
     for (auto& p : callers_) moved |= p->Pump();
     for (auto& p : servers_) moved |= p->Pump();
     quiet = moved ? 0 : quiet + 1;
-  }
-  while (std::unique_ptr<Record>* slot = worker().records().Front()) {
-    records.push_back(std::move(**slot));
-    worker().records().Pop();
   }
 }
 
