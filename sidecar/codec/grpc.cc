@@ -79,6 +79,22 @@ GrpcReader::Result GrpcReader::Next(io::Buffer& in, io::Buffer& message) {
   return Result::kMessage;
 }
 
+void GrpcMessageCount::See(const io::Buffer& body, size_t n) {
+  for (size_t at = 0; at < n;) {
+    if (left_ > 0) {
+      const size_t part = std::min(left_, n - at);
+      at += part, left_ -= part;
+      continue;
+    }
+    const size_t part = std::min(sizeof(head_) - head_bytes_, n - at);
+    body.CopyOut(at, head_ + head_bytes_, part);
+    at += part, head_bytes_ = static_cast<uint8_t>(head_bytes_ + part);
+    if (head_bytes_ < sizeof(head_)) return;
+    for (int i = 1; i < 5; ++i) left_ = left_ << 8 | static_cast<uint8_t>(head_[i]);
+    head_bytes_ = 0, ++count_;
+  }
+}
+
 void AppendGrpcMessage(std::string_view payload, io::Buffer& out) {
   Prefix(payload.size(), out);
   out.Append(payload);

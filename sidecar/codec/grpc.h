@@ -57,6 +57,19 @@ class GrpcReader {
   io::Buffer partial_;
 };
 
+// Counts the messages of a stream that passes by: their prefixes are looked at, nothing is kept.
+class GrpcMessageCount {
+ public:
+  void See(const io::Buffer& body, size_t n);  // its first n bytes go by
+  uint64_t count() const { return count_; }    // those whose prefix was whole
+
+ private:
+  uint64_t count_ = 0;
+  size_t left_ = 0;
+  char head_[5] = {};
+  uint8_t head_bytes_ = 0;
+};
+
 // Appends one uncompressed message with its prefix. The second form moves the payload.
 void AppendGrpcMessage(std::string_view payload, io::Buffer& out);
 void AppendGrpcMessage(io::Buffer& payload, io::Buffer& out);

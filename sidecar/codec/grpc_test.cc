@@ -27,6 +27,26 @@ TEST(Grpc, MessagesInAnyPieces) {
   }
 }
 
+TEST(Grpc, MessagesThatPassByAreCounted) {
+  io::Buffer whole;
+  for (size_t n : {0, 1, 5, 70'000, 3}) AppendGrpcMessage(std::string(n, '\x01'), whole);
+  const std::string bytes = whole.ToString();
+  for (size_t piece : {1, 2, 4, 5, 7, 1'000, 100'000}) {
+    GrpcMessageCount count;
+    for (size_t at = 0; at < bytes.size(); at += piece) {
+      io::Buffer part;
+      const std::string_view next = std::string_view(bytes).substr(at, piece);
+      part.Append(next);
+      part.Append("\0\0\0\0\0");  // what has not gone by yet
+      count.See(part, next.size());
+    }
+    EXPECT_EQ(count.count(), 5u) << piece;
+  }
+  GrpcMessageCount cut;
+  cut.See(whole, 4);
+  EXPECT_EQ(cut.count(), 0u);
+}
+
 TEST(Grpc, Limits) {
   io::Buffer in, message;
   in.Append(std::string_view("\0\0\0\x10\1", 5));

@@ -36,7 +36,7 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
   conn_ = c, id_ = id;
   phase_ = Phase::kHead;
   timers_ = 0, next_filter_ = 0;
-  head_seen_ = counted_active_ = told_ = false;
+  head_seen_ = counted_active_ = told_ = counts_messages_ = false;
   grpc_ = head_request_ = upgrade_ = overloaded_ = false;
   request_sent_ = request_end_seen_ = request_abandoned_ = false;
   response_begun_ = response_ended_ = cluster_limits_ = false;
@@ -112,6 +112,8 @@ void Exchange::OnHead() {
   head_request_ = method == "HEAD";
   grpc_ = head.Value(Token::kContentType).starts_with("application/grpc");
   record_->grpc = grpc_;
+  counts_messages_ = grpc_ && hcm.istio_stats;
+  if (counts_messages_) request_messages_ = response_messages_ = {};
   if (down_.bits & In::kMalformed) {
     record_->flags.Set(ResponseFlag::kDownstreamProtocolError);
     if (down_.error_status == 431) cells.Add(stats.rq_too_large);
@@ -287,6 +289,7 @@ void Exchange::PumpResponse() {
     if (room == 0) return;
     size_t n = std::min(room, up.body.size());
     bool last = n == up.body.size() && (up.bits & In::kEnd) && !(up.bits & In::kTrailers);
+    if (counts_messages_) response_messages_.See(up.body, n);
     down.SendBody(id_, up.body, n, last);
     conn_->MarkDirty();
     record_->response_bytes += n;
@@ -476,7 +479,8 @@ void Exchange::CountIstio(const model::IstioStats& config) {
   s.protocol = grpc_ ? IstioSubject::kGrpc : IstioSubject::kHttp;
   s.status = record_->status, s.grpc_status = grpc_ ? record_->grpc_status : -1, s.flags = record_->flags;
   core_->istio_stats().CountRequest(s, {static_cast<uint64_t>(record_->duration_ns) / 1000, record_->request_header_bytes + record_->request_bytes,
-                                        record_->response_header_bytes + record_->response_bytes});
+                                        record_->response_header_bytes + record_->response_bytes,
+                                        counts_messages_ ? request_messages_.count() : 0, counts_messages_ ? response_messages_.count() : 0});
 }
 
 }  // namespace weft::proxy

@@ -18,6 +18,7 @@
 #include "sidecar/base/list.h"
 #include "sidecar/cluster/outlier.h"
 #include "sidecar/cluster/retry.h"
+#include "sidecar/codec/grpc.h"
 #include "sidecar/http/ids.h"
 #include "sidecar/proxy/connection.h"
 #include "sidecar/proxy/core.h"
@@ -71,6 +72,7 @@ class Exchange final : public base::ListNode {
   void FinalFailure(ResponseFlag flag, cluster::TryResult::Kind kind, const std::string& detail);
   void EndAttempt(const char* outcome, const std::string& detail, const cluster::Outcome* report);
   void ReleaseStream();
+  bool TimeoutCoversResponse() const;
   void ArmRouteTimeout();
   void HandleTimers();
   bool UnderscoresAllowed();
@@ -125,6 +127,7 @@ class Exchange final : public base::ListNode {
   bool grpc_ = false, head_request_ = false, upgrade_ = false, overloaded_ = false;
   bool request_sent_ = false, request_end_seen_ = false, request_abandoned_ = false;
   bool response_begun_ = false, response_ended_ = false;
+  bool counts_messages_ = false;  // gRPC's, where Istio's metrics are counted
   bool cluster_limits_ = false;  // it is the cluster's limit that duration_timer_ stands for
   bool holds_request_ = false, holds_retry_ = false, holds_host_ = false, fault_counted_ = false, fault_abort_due_ = false;
   bool attempt_open_ = false, head_sent_ = false, replayable_ = true;
@@ -153,6 +156,7 @@ class Exchange final : public base::ListNode {
   codec::Inbound* source_ = nullptr;  // where the response comes from: &stream_.in or &reply_
   io::Buffer replay_;              // request body sent so far, while it may be needed again; before: gathered by the buffer filter
   io::Buffer again_;               // what a retry has to send first
+  codec::GrpcMessageCount request_messages_, response_messages_;
   std::unique_ptr<Record> record_;
   std::string scratch_, location_;
   std::string upstream_own_identity_;  // what our certificate calls us there; kept where Istio's metrics are counted

@@ -288,10 +288,13 @@ void Exchange::Route() {
   StartAttempt();
 }
 
-// From the end of the request to the end of the response, whichever began first, as Envoy. A tunnel that was answered has
-// no response to wait for.
+// Envoy's timeout covers the whole response when it was asked for, whether that began before the request's end or after it;
+// the default one covers its beginning only, and a tunnel that was answered has none to wait for.
+bool Exchange::TimeoutCoversResponse() const { return (found_.route->forward.timeout_set || grpc_timeout_ns_) && !upgrade_; }
+
 void Exchange::ArmRouteTimeout() {
-  if (route_timeout_ns_ && !(response_begun_ && upgrade_) && !route_timer_.armed()) core_->loop()->Arm(&route_timer_, route_timeout_ns_);
+  if (!route_timeout_ns_ || route_timer_.armed() || (response_begun_ && !TimeoutCoversResponse())) return;
+  core_->loop()->Arm(&route_timer_, route_timeout_ns_);
 }
 
 }  // namespace weft::proxy

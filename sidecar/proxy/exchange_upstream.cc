@@ -266,6 +266,7 @@ void Exchange::PumpRequest() {
       }
     }
     bool last = n == down_.body.size() && ended && !trailers;
+    if (counts_messages_) request_messages_.See(down_.body, n);
     up.SendBody(stream_.id, down_.body, n, last);
     record_->upstream_tx_bytes += n;
     request_sent_ = last;
@@ -314,8 +315,7 @@ void Exchange::OnResponseHead() {
     holds_retry_ = false;
   }
   source_ = &in;
-  // Envoy's timeout covers the whole response when it was asked for; the default one only its beginning.
-  if (!found_.route->forward.timeout_set && !grpc_timeout_ns_) route_timer_.Cancel();
+  if (!TimeoutCoversResponse()) route_timer_.Cancel();
   record_->status = status;
   PrepareResponseHead(in.head);
   bool end = (in.bits & In::kEnd) && in.body.empty() && !(in.bits & In::kTrailers) && !(upgrade_ && status / 100 == 2);

@@ -279,7 +279,7 @@ std::string_view RequestHeader(const Record& r, std::string_view name) {
   if (name == ":method") return r.method;
   if (name == ":path") return r.path;
   if (name == ":authority" || name == "host") return r.authority;
-  if (name == "x-request-id") return r.request_id;
+  if (name == "x-request-id" && r.protocol != Protocol::kTcp) return r.request_id;
   if (name == "user-agent") return r.user_agent;
   return {};
 }

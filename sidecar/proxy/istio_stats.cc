@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <mutex>
+#include <span>
 
 #include "sidecar/base/str.h"
 #include "sidecar/cluster/host_set.h"
@@ -221,16 +222,18 @@ std::optional<IstioStats::Series> IstioStats::Make(const IstioSubject& s, bool a
     StatKind kind;
   };
   static constexpr Metric kHttp[] = {{"requests_total", StatKind::kCounter}, {"request_duration_milliseconds", StatKind::kHistogram},
-                                     {"request_bytes", StatKind::kHistogram}, {"response_bytes", StatKind::kHistogram}};
+                                     {"request_bytes", StatKind::kHistogram}, {"response_bytes", StatKind::kHistogram},
+                                     {"request_messages_total", StatKind::kCounter}, {"response_messages_total", StatKind::kCounter}};
   static constexpr Metric kTcp[] = {{"tcp_connections_opened_total", StatKind::kCounter}, {"tcp_connections_closed_total", StatKind::kCounter},
                                     {"tcp_sent_bytes_total", StatKind::kCounter}, {"tcp_received_bytes_total", StatKind::kCounter}};
-  const auto& metrics = s.protocol == IstioSubject::kTcp ? kTcp : kHttp;
+  const std::span<const Metric> http(kHttp, s.protocol == IstioSubject::kGrpc ? 6 : 4);
+  const std::span<const Metric> metrics = s.protocol == IstioSubject::kTcp ? std::span<const Metric>(kTcp) : http;
   const auto labels = std::make_shared<const base::TagList>(IstioLabels(s, *own_));
   base::Stats& stats = base::Stats::Get();
   std::lock_guard<std::mutex> lock(g_mutex);
   Series out = {};  // dropped metrics stay the sink's
   bool fresh = false;
-  for (size_t i = 0; i < out.size(); ++i) {
+  for (size_t i = 0; i < metrics.size(); ++i) {
     std::shared_ptr<const base::TagList> tags = labels;
     bool dropped = false;
     for (const auto& change : s.config->changes) {
@@ -265,6 +268,8 @@ void IstioStats::CountRequest(const IstioSubject& s, const Request& request) {
   cells.Record(series[1], request.duration_us);
   cells.Record(series[2], request.request_bytes * 1000);
   cells.Record(series[3], request.response_bytes * 1000);
+  if (s.protocol != IstioSubject::kGrpc) return;
+  cells.Add(series[4], request.request_messages), cells.Add(series[5], request.response_messages);
 }
 
 IstioStats::Connections IstioStats::Opened(const IstioSubject& s) {

@@ -1,5 +1,6 @@
 // Istio's standard metrics, as its filter istio.stats counts them: istio_requests_total, istio_request_duration_milliseconds,
-// istio_request_bytes, istio_response_bytes, and the istio_tcp_* of connections; labels as Istio documents them.
+// istio_request_bytes, istio_response_bytes, istio_request_messages_total and istio_response_messages_total of gRPC, and the
+// istio_tcp_* of connections; labels as Istio documents them.
 //
 //   IstioSubject s = SubjectOf(connection, config);            // who and what; only borrows texts
 //   s.host = ..., s.status = 200;
@@ -68,6 +69,7 @@ class IstioStats {
 
   struct Request {
     uint64_t duration_us = 0, request_bytes = 0, response_bytes = 0;
+    uint64_t request_messages = 0, response_messages = 0;  // gRPC
   };
   void CountRequest(const IstioSubject& s, const Request& request);
 
@@ -81,7 +83,7 @@ class IstioStats {
   static size_t series();  // of the process
 
  private:
-  using Series = std::array<base::StatId, 4>;
+  using Series = std::array<base::StatId, 6>;  // the last two: gRPC only
   const Series& Find(const IstioSubject& s);
   std::optional<Series> Make(const IstioSubject& s, bool always);
 

@@ -135,7 +135,8 @@ struct RecordFigures {
 };
 
 struct Record : RecordFigures {
-  std::string request_id, method, path, authority, user_agent;  // path: with query, as the client sent it
+  std::string request_id;                   // of a TCP connection: made for its access logs
+  std::string method, path, authority, user_agent;  // path: with query, as the client sent it
   std::string detail;                       // Envoy's %RESPONSE_CODE_DETAILS%
   std::string transport_failure;            // downstream TLS failure name ("" none): a handshake that was refused
   std::string transport_failure_detail;     // what was wrong with it, in the engine's words

@@ -1,5 +1,6 @@
 #include "sidecar/proxy/relay.h"
 
+#include "sidecar/http/ids.h"
 #include "sidecar/proxy/open_report.h"
 #include "sidecar/upstream/dial.h"
 
@@ -384,6 +385,10 @@ void Relay::End(bool abort_downstream) {
   cluster_ = nullptr;
   base::Cells::Local().Sub(stats_.cx_active);
   record_->duration_ns = static_cast<int64_t>(core_->loop()->now() - started_ns_);
+  if (record_->access_logs) {  // its id in logs, as requests have one
+    char id[http::kUuidLength];
+    record_->request_id = http::NewUuid4(id);
+  }
   record_->upstream_tx_bytes = record_->request_bytes, record_->upstream_rx_bytes = record_->response_bytes;
   // A connection that went wrong can be asked about: it gets the name that requests have from their headers.
   ResponseFlags left;

@@ -27,7 +27,6 @@ ACCEPTED = {
     ("HTTP/1.0", r"response_code_details$|downstream_(wire|header)_bytes_received$"): "the detail names the rule that was broken; its bytes are not counted",
     ("bad answer", r"upstream_wire_bytes_received$"): "a head that was refused is not counted",
     ("connect without route", r"request\.scheme$"): "a CONNECT has no scheme",
-    ("tcp.*", r"stream_id$"): "only requests have one",
     ("tcp", r"response_flags|connection_termination_details"): "we say who ended a connection",
     ("tcp refused", r"response_flags|connection_termination_details|upstream_transport_failure_reason"): "we say why, and that a retry was made",
 }

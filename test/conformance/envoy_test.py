@@ -97,8 +97,6 @@ ACCEPTED = {
     ("tcp", "RESPONSE_FLAGS"): "we say who ended a connection",
     ("tcp", "RESPONSE_FLAGS_LONG"): "the same",
     ("tcp", "CONNECTION_TERMINATION_DETAILS"): "the same",
-    ("tcp", "STREAM_ID"): "only requests have one",
-    ("tcp refused", "STREAM_ID"): "only requests have one",
     ("tcp refused", "RESPONSE_FLAGS"): "URX when a retry was made",
     ("tcp refused", "RESPONSE_FLAGS_LONG"): "the same",
     ("tcp refused", "UPSTREAM_TRANSPORT_FAILURE_REASON"): "of TLS only",

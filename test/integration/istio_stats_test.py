@@ -34,9 +34,10 @@ class Grpc(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send_response(200)
-        for k, v in (("content-type", "application/grpc"), ("grpc-status", "7"), ("content-length", "0")):
+        for k, v in (("content-type", "application/grpc"), ("grpc-status", "7"), ("content-length", "16")):
             self.send_header(k, v)
         self.end_headers()
+        self.wfile.write(b"\0\0\0\0\1x" + 2 * b"\0\0\0\0\0")
 
     def log_message(self, *_):
         pass
@@ -151,10 +152,11 @@ class TwoSidecars(unittest.TestCase):
                                   "grpc_response_status": "", "response_code": "503", "response_flags": "URX,UF"})
 
     def test_grpc_at_both_ends(self):
-        self.assertEqual(self.front.get("/grpc/S/M", "http", "POST", b"\0\0\0\0\0", {"content-type": "application/grpc", "te": "trailers"})[0], 200)
+        self.assertEqual(self.front.get("/grpc/S/M", "http", "POST", b"\0\0\0\0\0\0\0\0\0\3abc", {"content-type": "application/grpc", "te": "trailers"})[0], 200)
         for sidecar, base in ((self.front, self.SOURCE), (self.back, self.DESTINATION)):
-            self.counted(sidecar, "requests_total", {**base, "request_protocol": "grpc", "grpc_response_status": "7", "response_code": "200",
-                                                     "response_flags": "-"}, 1)
+            grpc = {**base, "request_protocol": "grpc", "grpc_response_status": "7", "response_code": "200", "response_flags": "-"}
+            for metric, n in (("requests_total", 1), ("request_messages_total", 2), ("response_messages_total", 3)):
+                self.counted(sidecar, metric, grpc, n)
 
     def test_tcp_at_both_ends_while_it_lasts_and_when_it_ends(self):
         c = socket.create_connection(("127.0.0.1", self.front.port("tcp")))
