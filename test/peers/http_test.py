@@ -71,8 +71,15 @@ class Http(unittest.TestCase):
     def test_wrk_finds_no_error(self):
         need("wrk", "nginx")
         port = free_port()
-        conf = write("nginx.conf", "daemon off; master_process off; pid %s; error_log stderr; events {} http { access_log off; keepalive_requests 1000000; "
-                     "server { listen 127.0.0.1:%d; location / { return 200 hello; } } }" % (path("nginx.pid"), port))
+        conf = write("nginx.conf", """
+daemon off; master_process off; error_log stderr; pid %s/nginx.pid; %s
+events {}
+http {
+  access_log off; keepalive_requests 1000000;
+  client_body_temp_path %s; proxy_temp_path %s; fastcgi_temp_path %s; uwsgi_temp_path %s; scgi_temp_path %s;
+  server { listen 127.0.0.1:%d; location / { return 200 hello; } }
+}
+""" % (TMP, "user root;" if os.getuid() == 0 else "", TMP, TMP, TMP, TMP, TMP, port))
         wait_port(port, start("nginx", "-c", conf, "-p", TMP, "-e", "stderr"))
         s = Sidecar(static([listener("l", hcm([route("/", "app", timeout="60s")]))], [cluster("app", port)]))
         r = run("wrk", "-t1", "-c32", "-d3s", "http://127.0.0.1:%d/" % s.port("l"))
