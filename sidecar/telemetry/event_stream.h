@@ -50,7 +50,7 @@ class EventStream final : public xds::GrpcStreamHandler {
   const std::atomic<size_t>* queued() const { return &queued_; }  // the same, for the workers
 
   static constexpr size_t kMaxInFlight = 16, kMaxBatchBytes = 256 << 10, kHardBytes = EventWriter::kHardBytes;
-  static constexpr uint64_t kMaxDelayNs = 100'000'000;
+  static constexpr uint64_t kMaxDelayNs = 200'000'000;
 
  private:
   void OnMessage(std::string_view bytes) override;

@@ -60,7 +60,8 @@ void Setup(const Child& c, int fail_pipe, pid_t parent) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   signal(SIGPIPE, SIG_DFL);
-  setpgid(0, 0);
+  if (c.own_session) setsid();
+  else setpgid(0, 0);
   if (c.netns >= 0 && setns(c.netns, CLONE_NEWNET) != 0) Give(fail_pipe, "enter its network namespace", errno);
   if (!c.resolv_conf.empty() || !c.hidden.empty()) {
     if (unshare(CLONE_NEWNS) != 0) Give(fail_pipe, "make a mount namespace", errno);

@@ -246,6 +246,7 @@ void Supervisor::StartSidecar() {
   c.uid = c.gid = sidecar_uid_;
   c.change_user = geteuid() == 0;
   c.netns = netns_;
+  c.own_session = true;  // however many threads the application keeps busy
   c.may_mark = true;
   c.output = sidecar_log_;
   sidecar_ = Spawn(c);

@@ -107,6 +107,7 @@ TEST_F(WeftRun, SidecarHasItsOwnUserMayMarkAndIsToldAboutTheApplication) {
   const Instance i = Await([&](const Instance& x) { return AdminLog(x).find("/healthcheck/ok") != std::string::npos; });
   const std::string log = AdminLog(i);
   EXPECT_EQ(log.substr(0, log.find("POST")), "started uid 300002 token 1\nmetrics 10.77.0.2:15090\nmark 0\n");
+  EXPECT_EQ(getsid(i.sidecar), i.sidecar) << "no session of its own";
   EXPECT_FALSE(std::filesystem::exists(dir_ + "/run/" + i.id + "/sidecar/token")) << "a spent token stays on disk";
   kill(pid, SIGTERM);
   int status = 0;
