@@ -15,7 +15,6 @@ namespace weft::proxy {
 namespace {
 
 constexpr uint64_t kHandshakeNs = 10 * base::kSecond;
-constexpr uint64_t kFirstByteNs = 10 * base::kSecond;   // until the codec is known
 constexpr uint64_t kLingerNs = base::kSecond;
 constexpr size_t kSniffLimit = 64 * 1024;
 
@@ -89,7 +88,8 @@ void Connection::AfterTransport() {
   base::Cells::Local().Add(http_stats_->cx_total);
   base::Cells::Local().Add(http_stats_->cx_active);
   state_ = State::kPickCodec;
-  core_->loop()->Arm(&timer_, kFirstByteNs);
+  if (uint64_t age = hcm().common.max_connection_duration_ns) core_->loop()->Arm(&rare().age_timer, age);
+  BeginIdle();
   // The peer's end may have come in one read with the last handshake bytes: no event will tell of it again.
   if (PickCodec() || !transport_.in.empty() || transport_.eof() || transport_.broken()) core_->loop()->Schedule(io::Beat::kAdvance, &input_);
 }
@@ -233,9 +233,11 @@ void Connection::Input() {
       return;
     case State::kPickCodec:
     case State::kHttp: {
+      const bool silent = transport_.in.empty();
       bool changed = transport_.Read(ReadLimit());
       if (state_ == State::kPickCodec && !PickCodec()) {
         if (transport_.eof() || transport_.broken()) CloseNow();
+        else if (silent && changed) AwaitCodec();
         return;
       }
       HttpInput(changed);
@@ -335,9 +337,11 @@ void Connection::OnTimer() {
       base::Cells::Local().Add(listener_stats_->ssl_connection_error);
       RecordRefusal(ResponseFlag::kDownstreamConnectionTermination, "transport_socket_connect_timeout", "", "handshake_timeout", "");
       return CloseNow();
-    case State::kPickCodec:
     case State::kClosing:
       return CloseNow();
+    case State::kPickCodec:
+      if (!transport_.in.empty()) return CodecOverdue();
+      [[fallthrough]];
     case State::kHttp:
       return OnIdle();
     case State::kTcp:

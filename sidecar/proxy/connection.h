@@ -45,6 +45,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   const model::ListenerEntry& listener() const { return *listener_; }
   const model::FilterChain& chain() const { return *chain_; }
   const model::HttpConnectionManager& hcm() const { return *chain_->http(); }
+  uint64_t HeadTimeout() const;  // 0: none
   bool chain_ready() const { return chain_ && chain_->http(); }
   HttpStats& http_stats() { return *http_stats_; }
   // Who the connection is from: as the PROXY header says, else the socket's peer, which is direct_peer().
@@ -89,6 +90,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   void Flush();
   void OnTimer();
   void OnSecondGoaway();
+  void OnAge();
 
   // Made when first asked for; gone again once an HTTP connection without TLS has been told apart.
   struct Rare {
@@ -106,7 +108,7 @@ class Connection final : public base::ListNode, public io::Handler, public codec
     };
     std::unique_ptr<Introduction> introduction;
     upstream::MemberTimer<Connection, &Connection::OnSecondGoaway> second_goaway;
-    upstream::MemberTimer<Connection, &Connection::StartDrain> age_timer;
+    upstream::MemberTimer<Connection, &Connection::OnAge> age_timer;
   };
   Rare& rare() {
     if (!rare_) rare_ = std::make_unique<Rare>(this);
@@ -143,6 +145,8 @@ class Connection final : public base::ListNode, public io::Handler, public codec
   // tls_failure: "plaintext", or the engine's failure with its words in tls_detail; "" when TLS was not the reason.
   void RecordRefusal(ResponseFlag flag, const char* detail, std::string_view policy, std::string_view tls_failure, std::string_view tls_detail);
   size_t ReadLimit() const { return http2() ? upstream::Transport::kSharedPortion : upstream::Transport::kPortion; }
+  void AwaitCodec();
+  void CodecOverdue();
   void BeginIdle();
   void OnIdle();
   model::ConnInfo Info() const;

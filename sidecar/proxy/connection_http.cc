@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::string_view kPreface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 constexpr uint64_t kIdleNs = 3600 * base::kSecond;
+constexpr uint64_t kHeadNs = 10 * base::kSecond;
 
 codec::Limits LimitsOf(const model::HttpConnectionManager& h) {
   codec::Limits l;
@@ -55,10 +56,26 @@ void Connection::StartHttp(bool h2) {
     codec_->StartDrain();
     core_->loop()->Arm(&rare().second_goaway, base::kSecond);
   }
-  if (uint64_t age = hcm().common.max_connection_duration_ns) core_->loop()->Arm(&rare().age_timer, age);
   timer_.Cancel();
   BeginIdle();
   MarkDirty();
+}
+
+// One to three bytes that HTTP/2's preface begins with: a request has begun, whatever it will be.
+void Connection::AwaitCodec() {
+  timer_.Cancel();
+  if (uint64_t limit = HeadTimeout()) core_->loop()->Arm(&timer_, limit);
+}
+
+// It was none of HTTP/2: answered as any other head that did not come in time.
+void Connection::CodecOverdue() {
+  StartHttp(false);
+  HttpInput(true);
+  if (Exchange* e = exchanges_.front()) e->HeadOverdue();
+}
+
+uint64_t Connection::HeadTimeout() const {
+  return hcm().request_headers_timeout_set ? hcm().request_headers_timeout_ns : kHeadNs;
 }
 
 void Connection::TakeHttp1() {
@@ -177,6 +194,7 @@ void Connection::StartDrain() {
     return;
   }
   draining_ = true;
+  if (state_ == State::kPickCodec && core_->draining()) core_->loop()->Arm(&rare().second_goaway, kBetweenGoawaysNs);
   if (state_ != State::kHttp) return;  // StartHttp asks
   base::Cells::Local().Add(http_stats_->cx_drain_close);
   if (!codec_) TakeHttp1();
@@ -185,7 +203,16 @@ void Connection::StartDrain() {
   core_->loop()->Arm(&rare().second_goaway, kBetweenGoawaysNs);
 }
 
+// As old as it may be, or its last request has come. One that does nothing has no answer left that could say so, and closes.
+void Connection::OnAge() {
+  const bool last = requests_ && requests_ == hcm().common.max_requests_per_connection;
+  base::Cells::Local().Add(last ? http_stats_->cx_max_requests : http_stats_->cx_max_duration);
+  StartDrain();
+  if (!http2() && exchange_count_ == 0) CloseAfterFlush();
+}
+
 void Connection::OnSecondGoaway() {
+  if (state_ == State::kPickCodec) return CloseAfterFlush();
   if (state_ != State::kHttp) return;
   if (http2()) {
     codec_->StartDrain();

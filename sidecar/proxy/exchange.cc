@@ -9,7 +9,6 @@
 
 namespace weft::proxy {
 namespace {
-constexpr uint64_t kHeadersTimeoutNs = 10 * base::kSecond;
 constexpr size_t kKeepHead = 16 * 1024;
 
 void ClearInbound(codec::Inbound& in) {
@@ -61,8 +60,7 @@ codec::Inbound* Exchange::Begin(Connection* c, codec::StreamId id) {
 
 // The usual head is complete within the turn it began in, and costs no timer.
 void Exchange::AwaitHead() {
-  const auto& hcm = conn_->hcm();
-  uint64_t limit = hcm.request_headers_timeout_set ? hcm.request_headers_timeout_ns : kHeadersTimeoutNs;
+  const uint64_t limit = conn_->HeadTimeout();
   if (limit && !head_timer_.armed()) core_->loop()->Arm(&head_timer_, limit);
 }
 

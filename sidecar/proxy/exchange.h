@@ -34,6 +34,7 @@ class Exchange final : public base::ListNode {
   codec::Inbound* Begin(Connection* c, codec::StreamId id);
   // Schedules Advance for this turn.
   void Wake();
+  void HeadOverdue() { OnHeadTimer(); }  // its time began before it did
   void ReportOpen();
 
  private:

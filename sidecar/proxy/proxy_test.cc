@@ -321,25 +321,6 @@ TEST(Failures, AGrpcStreamPastItsCallersDeadlineEndsWithAStatus) {
   }
 }
 
-// A default timeout is over once the response has begun, also when the request ends after that.
-TEST(Failures, TheDefaultTimeoutLeavesAStreamAloneThatWasAnsweredEarly) {
-  TestServer app({.h2 = true, .handler = [](ServerStream& s) {
-                    if (!s.responded) s.Head("200", {});
-                  }});
-  Mesh mesh;
-  mesh.AddCluster("app", {app.port()}).protocol = model::Cluster::kHttp2;
-  mesh.forward().timeout_ns = 20'000'000, mesh.forward().timeout_set = false;
-  mesh.Start();
-  TestClient c(mesh.port(), true);
-  auto* call = c.Open("POST", "/", {}, false);
-  ASSERT_TRUE(call);
-  ASSERT_TRUE(c.Until([&] { return call->in.bits & codec::Inbound::kHead; }));
-  c.Send(call, "last", true);
-  const auto past = std::chrono::steady_clock::now() + std::chrono::milliseconds(60);
-  c.Until([&] { return std::chrono::steady_clock::now() > past; });
-  EXPECT_FALSE(call->in.bits & (codec::Inbound::kReset | codec::Inbound::kEnd));
-}
-
 TEST(Failures, PerTryTimeoutThenAnotherHost) {
   TestServer slow({.handler = [](ServerStream&) {}});
   TestServer app(Echo());

@@ -54,6 +54,7 @@ HttpStats::HttpStats(const std::string& prefix) {
   cx_total = s.C("downstream_cx_total"), cx_active = s.G("downstream_cx_active");
   cx_http1_total = s.C("downstream_cx_http1_total"), cx_http2_total = s.C("downstream_cx_http2_total");
   cx_destroy = s.C("downstream_cx_destroy"), cx_protocol_error = s.C("downstream_cx_protocol_error");
+  cx_max_duration = s.C("downstream_cx_max_duration_reached"), cx_max_requests = s.C("downstream_cx_max_requests_reached");
   cx_idle_timeout = s.C("downstream_cx_idle_timeout"), cx_ssl_total = s.C("downstream_cx_ssl_total");
   cx_rx_bytes = s.C("downstream_cx_rx_bytes_total"), cx_tx_bytes = s.C("downstream_cx_tx_bytes_total");
   cx_drain_close = s.C("downstream_cx_drain_close"), cx_overload = s.C("downstream_cx_overload_disable_keepalive");

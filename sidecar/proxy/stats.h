@@ -28,7 +28,7 @@ class CodeStats {
 
 struct HttpStats {  // http.<stat_prefix>.
   explicit HttpStats(const std::string& prefix);
-  base::StatId cx_total, cx_active, cx_http1_total, cx_http2_total, cx_destroy, cx_protocol_error, cx_idle_timeout,
+  base::StatId cx_total, cx_active, cx_http1_total, cx_http2_total, cx_destroy, cx_protocol_error, cx_idle_timeout, cx_max_duration, cx_max_requests,
       cx_rx_bytes, cx_tx_bytes, cx_drain_close, cx_ssl_total, cx_upgrades_total, cx_upgrades_active, cx_overload,
       rq_total, rq_active, rq_http1_total, rq_http2_total, rq_time, rq_timeout, rq_idle_timeout, rq_rx_reset, rq_tx_reset,
       rq_header_timeout, rq_too_large, no_route, no_cluster, rbac_allowed, rbac_denied, rbac_shadow_allowed,

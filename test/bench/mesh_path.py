@@ -7,7 +7,10 @@ Three pairs of network namespaces on one bridge, all up at once, all with the sa
           ever, listeners too, with Envoy's access log to a file added (our server gives no foreign proxy a log)
 One policy for both (POLICY). The load is an open loop: latency counts from the moment a request was due. A repetition runs
 all three right after each other, at each rate; what is added is taken within it. Each end has a core of its own, as if on
-a machine of its own: load and the client's proxy on one, the server's proxy and the backend on the other.
+a machine of its own: load and the client's proxy on one, the server's proxy and the backend on the other. In a mesh the xDS
+server has its own machine; here it has what the ends leave of theirs, so the ends of all three go before it (SCHED_FIFO).
+Nice and short slices do not do that: who uses a core most is the one the scheduler then holds back, until its next tick 4 ms
+later. --shared takes that order away.
 """
 
 import argparse
@@ -28,7 +31,6 @@ from mesh import BIN, Mesh, Unmet, expect  # noqa: E402
 
 PORT, CONNECTIONS, ENVOY_UID, SERVER = 8000, 32, "4242", "10.77.0.1:15012"
 KINDS = ("none", "weft", "envoy")
-FIRST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "first.py")
 POLICY = """apiVersion: weft/v1
 kind: Authorization
 metadata: {name: %(kind)s-back}
@@ -48,10 +50,8 @@ spec:
     retry: {attempts: 2, on: [5xx]}
 """
 # CPU of groups of processes ("pid,pid pid"), and of the cores, at the load's START and at its end: read by the shell itself,
-# because a dozen processes started under the load would show in its p99. A session has a scheduling group of its own, so nice
-# alone has no effect; the group's has.
-RUN = """echo -15 2>/dev/null >/proc/self/autogroup; renice -n -15 -p $$ >/dev/null 2>&1; python3 %(first)s $$
-snap() {
+# because a dozen processes started under the load would show in its p99.
+RUN = """snap() {
   local line= group p t run busy=0 steal=0 name user nice system idle iowait irq softirq stolen rest
   for group in %(groups)s; do
     run=0
@@ -198,10 +198,10 @@ class Path:
         return next(s["vip"] for s in self.mesh.api("GET", "/api/v1/mesh/services")["services"] if s["name"] == service)
 
     def pin(self, pid, cpu, first=True):
-        """first: before whatever else runs on the core."""
-        order = "chrt -a -f -p 10 %d" % pid if self.args.realtime else (
-            "echo -15 2>/dev/null >/proc/%d/autogroup; renice -n -15 -p %d >/dev/null 2>&1; python3 %s %d" % (pid, pid, FIRST, pid))
-        self.mesh.must(self.mesh.outer.run(["sh", "-c", "taskset -acp %s %d && { %s; }" % (cpu, pid, order if first else ":")]), "pin")
+        """first: before the server and whatever else runs on the core."""
+        self.mesh.must(self.mesh.outer.run(["taskset", "-acp", cpu, str(pid)]), "pin")
+        if first and not self.args.shared:
+            self.mesh.must(self.mesh.outer.run(["chrt", "-a", "-f", "-p", "10", str(pid)]), "put first")
 
     def until_served(self, kind, pair):
         last = []
@@ -217,9 +217,9 @@ class Path:
 
     def measure(self, pair, rate, secs):
         load = "%s env BENCH_ADDRESS=%s %s http %d -c %d -r %d -d %g -w 1" % (
-            "chrt -f 10" if self.args.realtime else "", pair.address[0], self.program("load"), pair.address[1], CONNECTIONS, rate, secs)
+            "" if self.args.shared else "chrt -f 10", pair.address[0], self.program("load"), pair.address[1], CONNECTIONS, rate, secs)
         groups = " ".join(",".join(map(str, g)) for g in (pair.proxies or [0], [pair.backend], [self.mesh.server_pid]))
-        script = RUN % {"groups": groups, "cores": "%s|%s" % (self.args.client_cpu, self.args.server_cpu), "core": self.args.client_cpu, "load": load, "first": FIRST}
+        script = RUN % {"groups": groups, "cores": "%s|%s" % (self.args.client_cpu, self.args.server_cpu), "core": self.args.client_cpu, "load": load}
         r = self.mesh.outer.run(pair.enter + ["bash", "-c", script], timeout=secs + 30)
         return reading(r.out, rate, secs, os.sysconf("SC_CLK_TCK"))
 
@@ -332,7 +332,7 @@ def main():
     p.add_argument("--reps", type=int, default=5)
     p.add_argument("--secs", type=float, default=8)
     p.add_argument("--rates", default="1000,5000", help="requests/s")
-    p.add_argument("--realtime", action="store_true", help="proxies, load and backends before all else on their cores (SCHED_FIFO): on a busy machine")
+    p.add_argument("--shared", action="store_true", help="proxies, load and backends take turns with our server on their cores, instead of going before it")
     p.add_argument("--out", default="", help="the readings as JSON")
     p.add_argument("--perf", dest="inspect", action="store_const", const="perf", help="a CPU profile of the proxies instead")
     p.add_argument("--syscalls", dest="inspect", action="store_const", const="syscalls", help="their system calls a request instead")
