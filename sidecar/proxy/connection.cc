@@ -83,7 +83,7 @@ void Connection::AfterTransport() {
     return relay_->Start();
   }
   DropRare();
-  http_stats_ = &core_->Http(hcm().stat_prefix);
+  http_stats_ = &listener_stats_->Http(hcm().stat_prefix);
   counted_http_ = true;
   base::Cells::Local().Add(http_stats_->cx_total);
   base::Cells::Local().Add(http_stats_->cx_active);

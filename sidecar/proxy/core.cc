@@ -142,12 +142,6 @@ void WorkerCore::OnOpenSweep() {
   loop_->Arm(&open_sweep_, kOpenSweepNs);
 }
 
-HttpStats& WorkerCore::Http(const std::string& prefix) {
-  auto& s = http_stats_[prefix];
-  if (!s) s = std::make_unique<HttpStats>(prefix);
-  return *s;
-}
-
 RateLimitStats& WorkerCore::RateLimit(const std::string& prefix) {
   auto& s = rate_limit_stats_[prefix];
   if (!s) s = std::make_unique<RateLimitStats>(prefix);

@@ -79,7 +79,6 @@ class WorkerCore {
   IstioStats& istio_stats() { return istio_stats_; }
   // Its bytes are counted from time to time while it lasts.
   void CountWhileOpen(Relay* relay);
-  HttpStats& Http(const std::string& prefix);
   RateLimitStats& RateLimit(const std::string& prefix);
   TcpStats& Tcp(const std::string& prefix);
   ProxyProtocolStats& ProxyProtocol(const std::string& prefix);
@@ -128,7 +127,6 @@ class WorkerCore {
   std::vector<std::unique_ptr<codec::Codec>> resting_codecs_;
   std::vector<std::unique_ptr<Record>> spare_records_;
   std::unique_ptr<RecordSink> sink_;  // null: nobody reads records
-  std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_stats_;
   std::unordered_map<std::string, std::unique_ptr<RateLimitStats>> rate_limit_stats_;
   std::unordered_map<std::string, std::unique_ptr<TcpStats>> tcp_stats_;
   std::unordered_map<std::string, std::unique_ptr<ListenerStats>> listener_stats_;

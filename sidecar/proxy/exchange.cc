@@ -404,7 +404,7 @@ void Exchange::Finish() {
   if (counted_active_) {
     cells.Sub(stats.rq_active);
     cells.Record(stats.rq_time, static_cast<uint64_t>(Since()) / 1000);
-    stats.codes.Count(record_->status);
+    stats.CountAnswer(record_->status);
     if (record_->websocket && source_ == &stream_.in && record_->status / 100 == 2) cells.Sub(stats.cx_upgrades_active);
   }
   if (head_seen_ || record_->status) {

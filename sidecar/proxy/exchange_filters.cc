@@ -206,6 +206,7 @@ void Exchange::Redirect() {
     scratch_ = route::RedirectLocation(r.redirect, r.match, down_.head, tls);
     status = r.redirect.status;
   }
+  base::Cells::Local().Add(conn_->http_stats().direct_response);
   location_ = scratch_;
   LocalReply(status, "direct_response", "");
 }
@@ -213,6 +214,7 @@ void Exchange::Redirect() {
 void Exchange::Route() {
   base::Cells& cells = base::Cells::Local();
   HttpStats& stats = conn_->http_stats();
+  cells.Add(stats.routed);
   if (found_.tls_required) return Redirect();
   if (!table_ || !found_.route) {
     cells.Add(stats.no_route);
@@ -221,7 +223,9 @@ void Exchange::Route() {
   }
   const model::Route& r = *found_.route;
   switch (r.action) {
-    case model::Route::kDirectResponse: return LocalReply(r.direct.status, "direct_response", r.direct.body);
+    case model::Route::kDirectResponse:
+      cells.Add(stats.direct_response);
+      return LocalReply(r.direct.status, "direct_response", r.direct.body);
     case model::Route::kRedirect: return Redirect();
     case model::Route::kNonForwarding:
       record_->flags.Set(ResponseFlag::kNoRouteFound);

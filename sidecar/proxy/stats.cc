@@ -1,5 +1,7 @@
 #include "sidecar/proxy/stats.h"
 
+#include <algorithm>
+
 #include "sidecar/base/str.h"
 
 namespace weft::proxy {
@@ -49,7 +51,7 @@ void CodeStats::Count(uint32_t status) {
   cells.Add(it->second);
 }
 
-HttpStats::HttpStats(const std::string& prefix) {
+HttpStats::HttpStats(const std::string& prefix, const std::string& listener) {
   Scope s{base::Cat("http.", prefix, "."), "http.", "envoy_http_conn_manager_prefix", prefix};
   cx_total = s.C("downstream_cx_total"), cx_active = s.G("downstream_cx_active");
   cx_http1_total = s.C("downstream_cx_http1_total"), cx_http2_total = s.C("downstream_cx_http2_total");
@@ -64,12 +66,30 @@ HttpStats::HttpStats(const std::string& prefix) {
   rq_timeout = s.C("downstream_rq_timeout"), rq_idle_timeout = s.C("downstream_rq_idle_timeout");
   rq_rx_reset = s.C("downstream_rq_rx_reset"), rq_tx_reset = s.C("downstream_rq_tx_reset");
   rq_header_timeout = s.C("downstream_rq_header_timeout"), rq_too_large = s.C("downstream_rq_too_large");
+  routed = s.C("rq_total"), direct_response = s.C("rq_direct_response");
   no_route = s.C("no_route"), no_cluster = s.C("no_cluster");
   rbac_allowed = s.C("rbac.allowed"), rbac_denied = s.C("rbac.denied");
   rbac_shadow_allowed = s.C("rbac.shadow_allowed"), rbac_shadow_denied = s.C("rbac.shadow_denied");
   fault_delays = s.C("fault.delays_injected"), fault_aborts = s.C("fault.aborts_injected");
   fault_active = s.G("fault.active_faults"), fault_overflow = s.C("fault.faults_overflow");
   codes = CodeStats(base::Cat("http.", prefix, ".downstream_rq"), "http.downstream_rq", "envoy_http_conn_manager_prefix", prefix, false);
+  base::Stats& stats = base::Stats::Get();
+  const std::string name = base::Cat("listener.", listener, ".http.", prefix, ".downstream_rq_");
+  listener_completed = stats.Counter(name + "completed", "listener.http.downstream_rq_completed",
+                                     {{"envoy_http_conn_manager_prefix", prefix}, {"envoy_listener_address", listener}});
+  for (int c = 1; c <= 5; ++c) {
+    const std::string code_class(1, static_cast<char>('0' + c));
+    listener_classes[c - 1] = stats.Counter(
+        base::Cat(name, c, "xx"), "listener.http.downstream_rq_xx",
+        {{"envoy_response_code_class", code_class}, {"envoy_http_conn_manager_prefix", prefix}, {"envoy_listener_address", listener}});
+  }
+}
+
+void HttpStats::CountAnswer(uint32_t status) {
+  codes.Count(status);
+  if (status < 100 || status > 599) return;
+  base::Cells::Local().Add(listener_completed);
+  base::Cells::Local().Add(listener_classes[status / 100 - 1]);
 }
 
 RateLimitStats::RateLimitStats(const std::string& prefix) {
@@ -87,10 +107,9 @@ TcpStats::TcpStats(const std::string& prefix) {
 }
 
 ListenerStats::ListenerStats(const std::string& address) {
-  std::string name = address;
-  for (char& c : name)
-    if (c == ':') c = '_';
-  Scope s{base::Cat("listener.", name, "."), "listener.", "envoy_listener_address", name};
+  name_ = address;
+  std::replace(name_.begin(), name_.end(), ':', '_');
+  Scope s{base::Cat("listener.", name_, "."), "listener.", "envoy_listener_address", name_};
   cx_total = s.C("downstream_cx_total"), cx_active = s.G("downstream_cx_active"), cx_destroy = s.C("downstream_cx_destroy");
   cx_overflow = s.C("downstream_cx_overflow"), pre_cx_timeout = s.C("downstream_pre_cx_timeout");
   no_filter_chain_match = s.C("no_filter_chain_match");
@@ -98,6 +117,12 @@ ListenerStats::ListenerStats(const std::string& address) {
   ssl_fail_verify_no_cert = s.C("ssl.fail_verify_no_cert"), ssl_fail_verify_error = s.C("ssl.fail_verify_error");
   ssl_fail_verify_san = s.C("ssl.fail_verify_san");
   rbac_allowed = s.C("rbac.allowed"), rbac_denied = s.C("rbac.denied");
+}
+
+HttpStats& ListenerStats::Http(const std::string& prefix) {
+  auto& s = http_[prefix];
+  if (!s) s = std::make_unique<HttpStats>(prefix, name_);
+  return *s;
 }
 
 ProxyProtocolStats::ProxyProtocolStats(const std::string& prefix) {

@@ -26,14 +26,16 @@ class CodeStats {
   std::unordered_map<uint32_t, base::StatId> codes_;
 };
 
-struct HttpStats {  // http.<stat_prefix>.
-  explicit HttpStats(const std::string& prefix);
+struct HttpStats {  // http.<stat_prefix>., and listener.<address>.http.<stat_prefix>. of one listener
+  HttpStats(const std::string& prefix, const std::string& listener);
+  void CountAnswer(uint32_t status);
   base::StatId cx_total, cx_active, cx_http1_total, cx_http2_total, cx_destroy, cx_protocol_error, cx_idle_timeout, cx_max_duration, cx_max_requests,
       cx_rx_bytes, cx_tx_bytes, cx_drain_close, cx_ssl_total, cx_upgrades_total, cx_upgrades_active, cx_overload,
       rq_total, rq_active, rq_http1_total, rq_http2_total, rq_time, rq_timeout, rq_idle_timeout, rq_rx_reset, rq_tx_reset,
-      rq_header_timeout, rq_too_large, no_route, no_cluster, rbac_allowed, rbac_denied, rbac_shadow_allowed,
+      rq_header_timeout, rq_too_large, routed, direct_response, no_route, no_cluster, rbac_allowed, rbac_denied, rbac_shadow_allowed,
       rbac_shadow_denied, fault_delays, fault_aborts, fault_active, fault_overflow;
   CodeStats codes;
+  base::StatId listener_completed, listener_classes[5];
 };
 
 struct RateLimitStats {  // <stat_prefix of the filter>.http_local_rate_limit.
@@ -51,7 +53,12 @@ struct ListenerStats {  // listener.<address>.
   explicit ListenerStats(const std::string& address);
   base::StatId cx_total, cx_active, cx_destroy, cx_overflow, pre_cx_timeout, no_filter_chain_match, ssl_handshake,
       ssl_connection_error, ssl_fail_verify_no_cert, ssl_fail_verify_error, ssl_fail_verify_san, rbac_denied, rbac_allowed;
+  HttpStats& Http(const std::string& prefix);
   uint64_t open = 0;  // this worker's connections
+
+ private:
+  std::string name_;
+  std::unordered_map<std::string, std::unique_ptr<HttpStats>> http_;
 };
 
 struct ProxyProtocolStats {  // proxy_proto.[<stat_prefix>.]

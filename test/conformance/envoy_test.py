@@ -376,6 +376,8 @@ class AccessLog(unittest.TestCase):
         self.assertEqual([], [(n, wanted[n], t) for n, t in got.items() if n in wanted and wanted[n] != t])
         shared = [n for n in got if n in wanted]
         self.assertGreater(len(shared), 60, "families under Envoy's names")
+        for family in ("envoy_listener_http_downstream_rq_xx", "envoy_http_downstream_rq_xx", "envoy_http_rq_total", "envoy_cluster_upstream_rq_xx"):
+            self.assertIn(family, shared, "public dashboards ask for it")
 
     def test_unsupported_operators_are_refused_by_name(self):
         for op in REFUSED + ["NOPE", "REQ", "DURATION(x)"]:
