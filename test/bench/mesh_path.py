@@ -275,7 +275,7 @@ def stat(text, name):
 # ---- figures
 
 def reading(text, rate, secs, ticks):
-    """Of RUN's output: latencies in microseconds, CPU in microseconds a request, `void` (why it does not count) or None."""
+    """Of RUN's output: latencies in microseconds, CPU in microseconds a request, `void` (why it does not count) or None, `late` (fell behind the rate)."""
     lines = text.splitlines()
     if len(lines) != 4 or lines[0] != "START":
         raise Unmet("the load said: " + text[-300:])
@@ -283,13 +283,9 @@ def reading(text, rate, secs, ticks):
     n = max(out["requests"], 1)
     proxies, backend, server, busy, steal = (y - x for x, y in zip(a, b))
     ours = (proxies + backend + server) / 1e9 + out["load_cpu"]
-    void = None
-    if out["errors"] or out["non2xx"]:
-        void = "%d failed, %d non-2xx" % (out["errors"], out["non2xx"])
-    elif out["requests"] < rate * secs * 0.99:
-        void = "%d of %d requests answered in time" % (out["requests"], rate * secs)
+    void = "%d failed, %d non-2xx" % (out["errors"], out["non2xx"]) if out["errors"] or out["non2xx"] else None
     return {**{k: out[k] for k in ("p50", "p99", "p999", "errors", "non2xx", "requests")}, "cpu": proxies / 1e3 / n, "server_cpu": server / 1e3 / n,
-            "busy": ours / 2 / secs, "foreign": max(0, busy / ticks - ours) / 2 / secs, "steal": steal / ticks / 2 / secs, "void": void}
+            "busy": ours / 2 / secs, "foreign": max(0, busy / ticks - ours) / 2 / secs, "steal": steal / ticks / 2 / secs, "void": void, "late": out["requests"] < rate * secs * 0.99}
 
 
 def table(runs, rates):
@@ -300,6 +296,11 @@ def table(runs, rates):
     for rate in rates:
         of = {k: {r["rep"]: r for r in runs if (r["rate"], r["kind"]) == (rate, k)} for k in KINDS}
         reps = sorted(set.intersection(*(set(v) for v in of.values())))
+        late = {k: [i for i in reps if of[k][i]["late"]] for k in KINDS}
+        if any(late.values()):
+            ratios.append("%d/s: fell behind, so that its repetition does not count: %s" % (
+                rate, ", ".join("%s in %d of %d" % (k, len(v), len(reps)) for k, v in late.items() if v)))
+        reps = [i for i in reps if not any(i in v for v in late.values())]
         if not reps:
             continue
         void = {k: next((of[k][i]["void"] for i in reps if of[k][i]["void"]), None) for k in KINDS}
@@ -359,7 +360,7 @@ def main():
                     r = path.measure(pairs[kind], rate, args.secs if rep >= 0 else 1)
                     say("%s %5d/s %-5s p50 %6.0f p99 %6.0f p99.9 %6.0f us, %5.1f us of CPU; of both cores ours %2.0f %%, others %2.0f %%, stolen %2.0f %%%s" % (
                         "warm " if rep < 0 else "rep %d" % rep, rate, kind, r["p50"], r["p99"], r["p999"], r["cpu"], 100 * r["busy"], 100 * r["foreign"], 100 * r["steal"],
-                        "  VOID: " + r["void"] if r["void"] else ""))
+                        "  VOID: " + r["void"] if r["void"] else "  late: %d answers" % r["requests"] if r["late"] else ""))
                     if rep >= 0:
                         runs.append({"rate": rate, "rep": rep, "kind": kind, **r})
             if args.out:

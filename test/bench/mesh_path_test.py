@@ -22,10 +22,11 @@ class Reading(unittest.TestCase):
         self.assertAlmostEqual(r["foreign"], 2.0 / 8)
         self.assertAlmostEqual(r["steal"], 0.08 / 8)
 
-    def test_any_failure_voids_and_so_does_falling_behind(self):
+    def test_any_failure_voids_and_falling_behind_is_told(self):
         self.assertEqual(mesh_path.reading(output(errors=1), 1000, 4, 100)["void"], "1 failed, 0 non-2xx")
         self.assertEqual(mesh_path.reading(output(non2xx=2), 1000, 4, 100)["void"], "0 failed, 2 non-2xx")
-        self.assertEqual(mesh_path.reading(output(requests=3900), 1000, 4, 100)["void"], "3900 of 4000 requests answered in time")
+        self.assertTrue(mesh_path.reading(output(requests=3900), 1000, 4, 100)["late"])
+        self.assertFalse(mesh_path.reading(output(requests=3970), 1000, 4, 100)["late"])
 
     def test_a_load_that_did_not_run_is_said(self):
         with self.assertRaises(mesh_path.Unmet):
@@ -41,6 +42,12 @@ class Table(unittest.TestCase):
         text = mesh_path.table(self.runs(none=[100, 200, 300], weft=[150, 260, 370], envoy=[200, 320, 440]), [1000])
         self.assertIn("| 1000 | weft | 260 | 2600 | 5200 | 60 (50–70) |", text)
         self.assertIn("of what is added: p50 0.50 (<= 0.5 in 3 of 3)", text)
+
+    def test_a_repetition_in_which_one_fell_behind_does_not_count(self):
+        text = mesh_path.table(self.runs(none=[100, 200], weft=[150, 260], envoy=[{"requests": 3000, "p50": 900}, 320]), [1000])
+        self.assertIn("| 1000 | weft | 260 | 2600 | 5200 | 60 (60–60) |", text)
+        self.assertIn("fell behind, so that its repetition does not count: envoy in 1 of 2", text)
+        self.assertNotIn("1000/s: sidecar", mesh_path.table(self.runs(none=[100], weft=[150], envoy=[{"requests": 3000}]), [1000]))
 
     def test_a_void_row_has_no_ratio(self):
         text = mesh_path.table(self.runs(none=[100], weft=[{"errors": 3}], envoy=[200]), [1000])
