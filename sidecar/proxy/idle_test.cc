@@ -193,7 +193,7 @@ TEST_P(IdleTimes, TheDefaultTimeoutLeavesAStreamAloneThatWasAnsweredEarly) {
     stage_->Wait(11 * base::kSecond);
     EXPECT_EQ(m->in.head.Value(Token::kStatus), "200");
     EXPECT_EQ(stage_->worker().active_requests(), is_set ? 0u : 1u) << "a timeout that the route names goes on";
-    stage_->CloseCallers();
+    stage_->CloseCallers(), stage_->CloseServers();
     stage_->Settle();
     EXPECT_EQ(stage_->worker().active_requests(), 0u);
   }
