@@ -296,14 +296,17 @@ def table(runs, rates):
     for rate in rates:
         of = {k: {r["rep"]: r for r in runs if (r["rate"], r["kind"]) == (rate, k)} for k in KINDS}
         reps = sorted(set.intersection(*(set(v) for v in of.values())))
+        void = {k: next((of[k][i]["void"] for i in reps if of[k][i]["void"]), None) for k in KINDS}
         late = {k: [i for i in reps if of[k][i]["late"]] for k in KINDS}
+        if late["weft"] and not void["weft"]:  # what we do not manage is no reason to leave it out
+            void["weft"] = "fell behind in %d of %d" % (len(late["weft"]), len(reps))
+        late["weft"] = []
         if any(late.values()):
             ratios.append("%d/s: fell behind, so that its repetition does not count: %s" % (
                 rate, ", ".join("%s in %d of %d" % (k, len(v), len(reps)) for k, v in late.items() if v)))
         reps = [i for i in reps if not any(i in v for v in late.values())]
         if not reps:
             continue
-        void = {k: next((of[k][i]["void"] for i in reps if of[k][i]["void"]), None) for k in KINDS}
         added = {k: {q: [of[k][i][q] - of["none"][i][q] for i in reps] for q in ("p50", "p99", "p999")} for k in KINDS}
         for k in KINDS:
             m = {q: statistics.median(of[k][i][q] for i in reps) for q in ("p50", "p99", "p999", "cpu", "server_cpu")}
@@ -380,7 +383,7 @@ def main():
             say("kept: " + directory)
         else:
             shutil.rmtree(directory, ignore_errors=True)
-    return 1 if any(r["void"] for r in runs) else 0
+    return 1 if any(r["void"] or r["late"] and r["kind"] == "weft" for r in runs) else 0
 
 
 if __name__ == "__main__":

@@ -49,6 +49,12 @@ class Table(unittest.TestCase):
         self.assertIn("fell behind, so that its repetition does not count: envoy in 1 of 2", text)
         self.assertNotIn("1000/s: sidecar", mesh_path.table(self.runs(none=[100], weft=[150], envoy=[{"requests": 3000}]), [1000]))
 
+    def test_ours_falling_behind_and_failures_in_a_late_repetition_are_not_left_out(self):
+        text = mesh_path.table(self.runs(none=[100, 200], weft=[150, {"requests": 3000}], envoy=[200, 320]), [1000])
+        self.assertIn("1000/s: void: weft: fell behind in 1 of 2", text)
+        text = mesh_path.table(self.runs(none=[100, 200], weft=[150, {"errors": 2}], envoy=[200, {"requests": 3000}]), [1000])
+        self.assertIn("1000/s: void: weft: 2 failed, 0 non-2xx", text)
+
     def test_a_void_row_has_no_ratio(self):
         text = mesh_path.table(self.runs(none=[100], weft=[{"errors": 3}], envoy=[200]), [1000])
         self.assertIn("| 1000 | weft VOID |", text)
